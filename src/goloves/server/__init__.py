@@ -1,0 +1,1 @@
+"""The shells on uvloop: sockets in, answers out."""
