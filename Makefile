@@ -1,0 +1,58 @@
+# The front desk. Each recipe is a line or two that calls the real tool; `make help` lists them.
+
+PYTHON ?= python3
+ARGS ?=
+# Two processes keep two cores busy; each starts databases of its own, so more of them cost more than they give.
+JOBS ?= 2
+
+BIN := .venv/bin
+COMPILE := CUSTOM_COMPILE_COMMAND='make requirements' $(BIN)/pip-compile --quiet --no-header --generate-hashes \
+	--strip-extras --allow-unsafe --no-emit-options --annotation-style=line --build-deps-for=editable
+# What a package says of its age comes from the last commit, so that two builds of it are the same bytes.
+EPOCH = $(shell git log -1 --format=%ct 2>/dev/null || echo 1700000000)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help venv run test lint format build requirements clean
+
+help:  ## list these commands
+	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+venv: .venv/server.stamp  ## make .venv with the pinned requirements of the server
+
+run: .venv/server.stamp  ## start a server: SQLite under ./data, HTTP on 127.0.0.1:8080; ARGS='--http :80' and so on
+	@$(BIN)/goloves serve $(ARGS)
+
+test: .venv/dev.stamp  ## run the whole test suite with coverage; installs the databases that it needs, where it may
+	@scripts/test-packages
+	$(BIN)/pytest -n $(JOBS) --cov --cov-report=term-missing:skip-covered $(ARGS)
+
+lint: .venv/dev.stamp  ## check style, types and shell scripts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	@scripts/shell-lint .ci/run scripts/*
+
+format: .venv/dev.stamp  ## put the code into the project's format
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+build: .venv/dev.stamp  ## build the wheel and the source package into dist/
+	rm -rf dist
+	SOURCE_DATE_EPOCH=$(EPOCH) $(BIN)/python -m build --no-isolation
+
+requirements: .venv/dev.stamp  ## renew the pins from pyproject.toml; ARGS=--upgrade takes the newest of everything
+	@scripts/oldest-python $(BIN)/python
+	$(COMPILE) $(ARGS) --extra=all -o requirements/server.txt pyproject.toml
+	$(COMPILE) $(ARGS) --extra=dev -c requirements/server.txt -o requirements/dev.txt pyproject.toml
+
+clean:  ## remove what these commands made, except data/
+	rm -rf .venv build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/%.stamp: requirements/%.txt pyproject.toml scripts/venv
+	@scripts/venv $(PYTHON)
+	$(BIN)/pip install --quiet --require-hashes -r $<
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
