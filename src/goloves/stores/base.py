@@ -14,19 +14,26 @@ Every store keeps these promises; `tests/stores/contract.py` holds each of them 
 """
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Literal, Protocol
 
 from goloves.core.grants import MAX_NUMBER, Range, Window
 from goloves.core.layout import Layout
 
-MAX_NAME_BYTES = 128
-"""Longest name of a tag or space: Leaf's column is varchar(128)."""
-
 DEFAULT_STEP = 1000
 """Step of a tag that is created without one, as in Leaf's table."""
+
+MAX_STEP = 2**31 - 1
+"""Highest step of a tag: Leaf's column is a signed 32-bit integer."""
+
+MAX_DESCRIPTION = 256
+"""Longest description of a tag in characters: Leaf's column is varchar(256)."""
+
+MAX_READ = 1000
+"""Most tags or marks in one call: their names fit one packet of every database with room to spare (128 kB), and one call
+holds its locks for a few milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,21 +76,110 @@ class TagChange:
     limit: int | None = None
 
 
-class SegmentStore(Protocol):
-    """Where ranges come from."""
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """The highest grant that somebody has seen of a tag or of a worker id (R4, R5)."""
+
+    kind: Literal["tag", "worker"]
+    name: str
+    """The tag, or the space."""
+    value: int
+    """A tag's highest `max_id`, a worker id's highest fence."""
+    worker: int = -1
+    """The worker id; -1 for a tag."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeenOwner:
+    """Who held a worker id last, for people and for `goloves repair` (R6)."""
+
+    space: str
+    worker: int
+    fence: int
+    floor: int
+    """First unit of time not handed out."""
+    owner: str
+    seen: datetime
+    """When it claimed or extended last, by the store's clock (SQLite: the clock of the node that wrote)."""
+
+
+class Store(Protocol):
+    """What the stores of ranges and of windows have in common: a life, a halt, and what `goloves repair` needs."""
 
     @property
     def identity(self) -> str:
         """Key under which marks of this store are kept: its uuid, or its address where it has none. Known after `open`."""
 
+    @property
+    def has_marks(self) -> bool:
+        """False where only Leaf's table exists: no mark, flag or uuid is in the store (R4). Known after `open`."""
+
     async def open(self) -> None:
         """Connect and check that this store can be trusted (R2, R7, P4).
 
-        Raises StoreRefused, saying what to do, or StoreUnavailable if it is away; may be called again after the latter.
+        Raises StoreRefused, saying what to do, or StoreUnavailable if it is away; may be called again after either, and
+        does nothing on a store that is open.
         """
 
     async def close(self) -> None:
-        """Let go of all connections; calls under way end in UnknownOutcome."""
+        """Let go of all connections; calls under way end in UnknownOutcome. May be called twice."""
+
+    async def clock(self) -> int | None:
+        """Read the store's clock, ms since 1970; None where it has none of its own (SQLite)."""
+
+    async def halt(self, reason: str) -> None:
+        """Halt the whole store: from now on no call grants anything, until `lift_halt` (R6).
+
+        May be repeated; the first reason stays. Raises NeedsMigration where only Leaf's table exists: the halt is then the
+        node's own.
+        """
+
+    async def read_halt(self) -> str:
+        """Read why the whole store is halted; empty if it is not."""
+
+    async def write_marks(self, node: str, marks: Iterable[Mark]) -> None:
+        """Write at most 1,000 marks that a node holds, after a halt, for `goloves repair`; none is ever lowered.
+
+        Raises NeedsMigration where only Leaf's table exists.
+        """
+
+    async def read_marks(self) -> dict[str, list[Mark]]:
+        """Read the marks that nodes wrote, by node."""
+
+    async def forget_marks(self) -> None:
+        """Forget the marks that nodes wrote: a repair has used them."""
+
+    async def recent_owners(self, *, most: int = 100) -> list[SeenOwner]:
+        """Read who held worker ids, of all spaces, the most recently seen first (R6: which nodes' marks are missing)."""
+
+    async def raise_tags(self, numbers: Mapping[str, int]) -> None:
+        """Raise `max_id` and mark of these tags (at most 1,000) to at least these numbers, and lift the tags' halts.
+
+        A deleted tag's tombstone is raised likewise. May be repeated. Raises InvalidCount if a number lies past the tag's
+        limit; NeedsMigration where only Leaf's table exists. Part of a repair: the numbers in between are never issued.
+        """
+
+    async def skip_tags(self, gap: int) -> None:
+        """Raise `max_id` and mark of every tag by `gap`, cut at its limit (R7, `failover = "skip"`).
+
+        Each call skips once more. Takes as long as the table is large, beyond the usual timeout.
+        """
+
+    async def raise_floor(self, space: str, floor: int) -> None:
+        """Raise the space's floor to at least `floor` (units): no later claim begins below it. May be repeated."""
+
+    async def raise_fences(self, marks: Iterable[Mark]) -> None:
+        """Raise the fences of these worker ids (at most 1,000) to at least the marks' values, ending their windows.
+
+        The floors stay; raise the space's floor before. May be repeated.
+        """
+
+    async def lift_halt(self) -> None:
+        """End the whole store's halt and take its server for the known one from now on (R7). The end of a repair."""
+
+
+class SegmentStore(Store, Protocol):
+    """Where ranges come from."""
 
     async def allocate(self, tag: str, size: int, *, exact: bool = False) -> Range:
         """Grant the next `size` numbers of a tag: `max_id` moves up by that and the range is what it moved over (R1).
@@ -137,34 +233,29 @@ class Claim:
     """Who claims, for people: host, process, node. At most 255 characters."""
     rng: random.Random
     """Chooses among the worker ids that could be had."""
+    workers: range | None = None
+    """The worker ids that may be claimed, step 1 (W10); None: all that the layout has."""
 
 
-class WorkerStore(Protocol):
+class WorkerStore(Store, Protocol):
     """Where windows come from."""
-
-    @property
-    def identity(self) -> str:
-        """As `SegmentStore.identity`."""
-
-    async def open(self) -> None:
-        """As `SegmentStore.open`."""
-
-    async def close(self) -> None:
-        """As `SegmentStore.close`."""
 
     async def open_space(self, space: Space) -> None:
         """Register the space, or compare its layout with the registered one: StoreRefused if it differs (W9).
 
-        Raises NeedsMigration where only Leaf's table exists.
+        A space of which no worker id was ever claimed takes the new layout. Raises NeedsMigration where only Leaf's table
+        exists.
         """
 
     async def claim(self, claim: Claim) -> Window:
         """Claim a worker id in one compare-and-swap on its fence (W1).
 
-        Which: a random one of those whose floor lies longest in the past, worker ids never used first (W6). The window is
-        `[max(floor, space's floor, now), start + length)`, and `floor` becomes its end. Raises NoWorkerFree if each floor
-        lies above `now`; TimeUsedUp at the layout's end; StoreWentBackwards if halted; StoreUnavailable; UnknownOutcome,
-        after which `find_window` with the nonce tells (W4): it must not be repeated blindly.
+        Which: a random one of the ids never used; when they are gone (over 4,096 ids: nearly gone), a random one of the 64
+        whose floor lies longest in the past (W6). The window is `[max(floor, space's floor, now), start + length)`, and
+        `floor` becomes its end. Raises NoWorkerFree if each floor lies above `now`; TimeUsedUp outside the layout's time;
+        UnknownSpace before `open_space`; StoreRefused if the space has another layout by now; StoreWentBackwards if halted;
+        NeedsMigration; StoreUnavailable; UnknownOutcome, after which `find_window` with the nonce tells (W4): it must not
+        be repeated blindly.
         """
 
     async def find_window(self, space: str, nonce: str) -> Window | None:
@@ -174,7 +265,8 @@ class WorkerStore(Protocol):
         """Move the floor of the window's worker id to `end` if that is later, comparing fence and nonce (W3).
 
         Idempotent: may be repeated after any outcome. Raises WindowLost if the fence has moved on; StoreWentBackwards if it
-        is lower, or the same under another nonce, or the row is gone; TimeUsedUp if `end` lies past the layout's end.
+        is lower, or the same under another nonce, or the row is gone, or the floor lies below the window's end, or the
+        store is halted; TimeUsedUp if `end` lies past the layout's end.
         """
 
     async def release(self, window: Window, floor: int) -> None:
@@ -182,6 +274,3 @@ class WorkerStore(Protocol):
 
         Call it only when no id will be issued from this window again. Nothing happens if the fence has moved on.
         """
-
-    async def clock(self) -> int | None:
-        """Read the store's clock, ms since 1970; None where it has none of its own (SQLite)."""

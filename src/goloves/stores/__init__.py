@@ -1,0 +1,1 @@
+"""Stores: where grants come from. Each keeps the contracts of `base.py`."""
