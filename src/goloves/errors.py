@@ -105,6 +105,12 @@ class ClockBackwards(Unavailable):
     code = "clock_backwards"
 
 
+class ClockAhead(Unavailable):
+    """The clock is ahead of the store's by more than `max_forward`: nothing is claimed or extended (W8)."""
+
+    code = "clock_ahead"
+
+
 class StoreUnavailable(Unavailable):
     """The store did not do what was asked, for certain: nothing was granted, and the call may be repeated."""
 
@@ -121,6 +127,11 @@ class StoreWentBackwards(Unavailable):
     """A grant lies below its mark, or the store or tag was halted for it; `goloves repair` mends it (R4, R6)."""
 
     code = "store_went_backwards"
+
+    def __init__(self, message: str, *, whole_store: bool = False) -> None:
+        super().__init__(message, retry_after=60.0)
+        self.whole_store = whole_store
+        """True if the whole store is halted, not only one tag."""
 
 
 class NeedsMigration(Unavailable):

@@ -1,1 +1,1 @@
-"""Pure: bit layouts, generators, buffers and grants. No I/O, no clock, no randomness of its own (a test checks the imports)."""
+"""Pure: bit layouts, generators, buffers and grants. A test checks the imports: no I/O, no clock, no randomness."""

@@ -129,7 +129,7 @@ class Layout:
         """Give the unit of time in which `unix_ms` lies, counted from the epoch; TimeUsedUp outside the layout."""
         units = (unix_ms - self.epoch_ms) // self.unit_ms
         if units < 0:
-            raise TimeUsedUp(f"the time {unix_ms} ms lies before the layout's epoch {self.epoch_ms}; set the clock right")
+            raise TimeUsedUp(f"{unix_ms} ms lies before the layout's epoch {self.epoch_ms} ms; set the clock right")
         if units >= self.end_units:
             raise TimeUsedUp(f"the layout's time ran out at {self.end_unix_ms} ms since 1970; make a new space")
         return units
@@ -157,7 +157,7 @@ class Layout:
         if id_ < 0:
             raise InvalidId("an id is not negative")
         if id_ >> self.bits:
-            raise InvalidId(f"{id_ if id_ < 1 << 64 else 'the number'} has more than the {self.bits} bits of this layout")
+            raise InvalidId(f"{id_ if id_ < 1 << 64 else 'the id'} has more than the {self.bits} bits of this layout")
         units = id_ >> self.time_shift
         return Decoded(
             unix_ms=self.unix_ms(units),

@@ -1,0 +1,365 @@
+"""One space on this node: its generator, the keeper of its window, and the requests that wait.
+
+Rules:
+1. The keeper alone claims, extends and releases; one call at a time, in a task that no request can cancel.
+2. A window enters the generator only when the store acknowledged it; a claim whose outcome is unknown is read back by
+   its nonce and adopted only if it is ours (W4).
+3. A window is released only after the generator gave it up (W5), and is never claimed or extended with a clock that is
+   ahead of the store's by more than `max_forward` (W8).
+4. A lost window goes on until the end that it has; meanwhile another worker id is claimed (rule 2 of the one idea).
+"""
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from goloves.config import SnowflakeConfig
+from goloves.core.clock import SteadyClock
+from goloves.core.grants import Window
+from goloves.core.layout import Layout
+from goloves.core.snowflake import SnowflakeGenerator, Why
+from goloves.errors import (
+    ClockAhead,
+    ClockBackwards,
+    GolovesError,
+    NoWindow,
+    NoWorkerFree,
+    OverLayoutRate,
+    StoreUnavailable,
+    StoreWentBackwards,
+    TimeUsedUp,
+    TooManyWaiting,
+    UnknownOutcome,
+    WindowLost,
+)
+from goloves.service.clock import Clock
+from goloves.service.counters import Counters
+from goloves.service.gate import QUIET, Gate
+from goloves.stores.base import Claim, Space, WorkerStore
+
+EXTENSIONS_PER_WINDOW = 10
+"""A window is extended every tenth of its length: nine tenths are left to ride out a store that is away."""
+
+RETRY = 1.0
+"""Seconds between two claims that are refused (no worker id free, halted, clock ahead), give or take a third."""
+
+WARN_DAYS = 60
+"""Days before a layout's time runs out from which on every node warns: time to make a new space and move clients."""
+
+MAX_WAITING = 10_000
+"""Requests that may wait for one space at once: some seconds' worth, a few MB."""
+
+log = structlog.get_logger("goloves.snowflake")
+
+
+@dataclass(frozen=True, slots=True)
+class ServedSpace:
+    """A space that this node serves."""
+
+    space: Space
+    window: float = 600.0
+    """Seconds that a window is long."""
+
+
+@dataclass(slots=True)
+class Keeping:
+    """What all spaces of a node share."""
+
+    store: WorkerStore
+    gate: Gate
+    config: SnowflakeConfig
+    counters: Counters
+    clock: Clock
+    steady: SteadyClock
+    rng: random.Random
+    nonce: Callable[[], str]
+    """Draws 32 hex digits from a cryptographic source (W4)."""
+    owner: str
+    halted: Callable[[StoreWentBackwards], None]
+    """Called when the store says that it is halted as a whole."""
+
+
+class SpaceSource:
+    """Ids of one space. `take` is the hot path: it gives an id, or None if the slow path (`ids`) must be taken."""
+
+    def __init__(self, served: ServedSpace, shared: Keeping) -> None:
+        layout = served.space.layout
+        self.name = served.space.name
+        self.layout: Layout = layout
+        self.trouble: GolovesError | None = NoWindow(f"the space {self.name!r} has no window yet; try again")
+        """Why the keeper could not do what it last tried; None if all is well."""
+        self._space = served.space
+        self._shared = shared
+        self._generator = SnowflakeGenerator(
+            layout,
+            max_backward=layout.span_units(round(shared.config.max_backward * 1000)),
+            getrandbits=shared.rng.getrandbits,
+        )
+        self._length = layout.span_units(round(served.window * 1000))
+        self._pause = served.window / EXTENSIONS_PER_WINDOW
+        self._wake = asyncio.Event()
+        self._abandon = False
+        self._lost = False
+        self._stopped = False
+        self._waiting = 0
+        self._news = asyncio.Event()
+        self._warned_at = float("-inf")
+        self._monotonic_ns = shared.clock.monotonic_ns
+        self._steady = shared.steady
+        self._epoch_ns = layout.epoch_ms * 1_000_000
+        self._unit_ns = layout.unit_ms * 1_000_000
+        self._next = self._generator.next
+
+    @property
+    def window(self) -> Window | None:
+        """The window that is held."""
+        return self._generator.window
+
+    @property
+    def usable(self) -> bool:
+        """Whether the present lies in the window that is held."""
+        window = self._generator.window
+        return window is not None and self._now() < window.end
+
+    def take(self) -> int | None:
+        """Give an id, or None."""
+        return self._next((self._monotonic_ns() + self._steady.offset - self._epoch_ns) // self._unit_ns)
+
+    async def ids(self, count: int, timeout: float) -> list[range]:
+        """Give `count` ids as spans, within `timeout` seconds.
+
+        Raises NoWindow, ClockBackwards, OverLayoutRate, TimeUsedUp, StoreWentBackwards, TooManyWaiting.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        spans: list[range] = []
+        while True:
+            new = self._generator.take_many(self._now(), count)
+            spans += new
+            count -= sum(map(len, new))
+            if not count:
+                return spans
+            if self._waiting >= MAX_WAITING:
+                raise TooManyWaiting(f"{MAX_WAITING} requests wait for the space {self.name!r}; send fewer at once")
+            left = deadline - loop.time()
+            if left <= 0 or self._stopped:
+                self._shared.counters.deadlines_missed += 1
+                raise self._refusal()
+            if self._generator.why is Why.CLOCK_BACKWARDS:
+                self._give_up_worker()
+            self._waiting += 1
+            try:
+                if self._generator.why is Why.OVER_RATE:
+                    await asyncio.sleep(min(left, max(0.001, self.layout.unit_ms / 1000)))
+                else:
+                    await self._news_within(left)
+            finally:
+                self._waiting -= 1
+
+    async def keep(self) -> None:
+        """Hold a window until `stop`: claim, extend, claim another."""
+        await self._register()
+        while not self._stopped:
+            try:
+                if self._abandon:
+                    await self._release()
+                if self.window is None or self._lost or self._now() >= self.window.end:
+                    await self._claim()
+                else:
+                    await self._extend()
+            except (StoreUnavailable, UnknownOutcome) as error:
+                self.trouble = error
+            except GolovesError as error:
+                self._refused(error)
+                await self._sleep(RETRY * self._shared.rng.uniform(0.67, 1.33))
+            else:
+                self._abandon = False
+                self.trouble = None
+                self._tell()
+                await self._sleep(self._pause * self._shared.rng.uniform(0.8, 1.0))
+
+    async def stop(self) -> None:
+        """Give up the window: nothing is issued any more, then it is released. The keeper must have ended."""
+        self._stopped = True
+        self._wake.set()
+        self._tell()
+        await self._release()
+
+    def drop(self) -> None:
+        """Forget the window without releasing it, because the store is halted; the keeper goes on trying."""
+        self._generator.retire()
+        self._lost = False
+        self._wake.set()
+
+    def forget(self) -> None:
+        """Forget the window without a word: for the child of a fork, which owns nothing (P2)."""
+        self._stopped = True
+        self._generator.retire()
+
+    def _now(self) -> int:
+        return (self._monotonic_ns() + self._steady.offset - self._epoch_ns) // self._unit_ns
+
+    def _refusal(self) -> GolovesError:
+        """Say why there is no id."""
+        why = self._generator.why
+        if why is Why.OVER_RATE:
+            rate = self.layout.sequences * 1000 // self.layout.unit_ms
+            return OverLayoutRate(f"the space {self.name!r} gives {rate} ids a second on each node at most; try again")
+        trouble = self.trouble
+        if isinstance(trouble, StoreWentBackwards | TimeUsedUp):
+            return trouble.with_traceback(None)
+        because = f" ({trouble.message})" if trouble is not None else ""
+        if why is Why.CLOCK_BACKWARDS:
+            return ClockBackwards(
+                f"the clock of this node stepped back by more than {self._shared.config.max_backward:g} s, and the "
+                f"space {self.name!r} has no other worker id yet{because}; try again"
+            )
+        return NoWindow(f"this node has no window of the space {self.name!r} now{because}; try again")
+
+    def _refused(self, error: GolovesError) -> None:
+        self.trouble = error
+        loop_time = asyncio.get_running_loop().time()
+        if loop_time - self._warned_at >= QUIET:
+            self._warned_at = loop_time
+            log.warning("no window", space=self.name, code=error.code, reason=error.message)
+        if isinstance(error, StoreWentBackwards):
+            self._shared.counters.store_went_backwards += 1
+            self.drop()
+            if error.whole_store:
+                self._shared.halted(error)
+        self._wake.clear()
+
+    def _give_up_worker(self) -> None:
+        """Let the keeper take another worker id, for the clock stepped back too far for this one."""
+        if not self._abandon:
+            self._abandon = True
+            self._shared.counters.workers_abandoned += 1
+            log.warning("the clock stepped back: taking another worker id", space=self.name)
+            self._wake.set()
+
+    async def _register(self) -> None:
+        shared = self._shared
+        while not self._stopped:
+            try:
+                await shared.gate.call(lambda: shared.store.open_space(self._space))
+            except (StoreUnavailable, UnknownOutcome) as error:
+                self.trouble = error
+            except GolovesError as error:
+                self._refused(error)
+                await self._sleep(RETRY * shared.rng.uniform(0.67, 1.33))
+            else:
+                return
+
+    async def _claim(self) -> None:
+        shared = self._shared
+        await self._check_clock()
+        nonce = shared.nonce()
+        now = self.layout.units(self.layout.unix_ms(self._now()))
+        claim = Claim(self._space, now, self._length, nonce, shared.owner, shared.rng)
+        try:
+            window = await shared.gate.call(lambda: shared.store.claim(claim))
+        except UnknownOutcome:
+            found = await self._find(nonce)
+            if found is None:
+                raise
+            shared.counters.windows_adopted += 1
+            window = found
+        except NoWorkerFree as error:
+            wait = (self.layout.unix_ms(error.lowest_floor) - self.layout.unix_ms(self._now())) / 1000
+            wait = max(1.0, wait)
+            raise NoWindow(f"{error.message}; the first becomes free in {wait:.0f} s", retry_after=wait) from error
+        if self._stopped:
+            await shared.gate.call(lambda: shared.store.release(window, window.start))
+            return
+        shared.counters.windows_claimed += 1
+        self._lost = False
+        self._generator.adopt(window)
+        log.info("window claimed", space=self.name, worker=window.worker, fence=window.fence)
+        self._warn_of_the_end()
+
+    async def _find(self, nonce: str) -> Window | None:
+        """Read back a claim whose outcome is unknown, however long the store is away (W4)."""
+        shared = self._shared
+        while not self._stopped:
+            try:
+                return await shared.gate.call(lambda: shared.store.find_window(self.name, nonce))
+            except (StoreUnavailable, UnknownOutcome) as error:
+                self.trouble = error
+        return None
+
+    async def _extend(self) -> None:
+        shared = self._shared
+        window = self.window
+        if window is None:
+            return
+        await self._check_clock()
+        end = min(self._now() + self._length, self.layout.end_units)
+        try:
+            extended = await shared.gate.call(lambda: shared.store.extend(window, end))
+        except WindowLost as error:
+            shared.counters.windows_lost += 1
+            log.warning("window lost", space=self.name, worker=window.worker, reason=error.message)
+            self._lost = True
+            await self._claim()
+            return
+        if self.window is window:
+            self._generator.extend(extended)
+            shared.counters.windows_extended += 1
+        self._warn_of_the_end()
+
+    async def _release(self) -> None:
+        shared = self._shared
+        retired = self._generator.retire()
+        if retired is None:
+            return
+        window, floor = retired
+        try:
+            await shared.gate.call_now(lambda: shared.store.release(window, floor))
+            shared.counters.windows_released += 1
+        except GolovesError as error:
+            log.info("window not released: its worker id rests until it ends", space=self.name, reason=error.message)
+
+    async def _check_clock(self) -> None:
+        """Refuse to go on with a clock that is ahead of the store's by more than `max_forward` (W8)."""
+        shared = self._shared
+        store_ms = await shared.gate.call(shared.store.clock)
+        if store_ms is None:
+            return
+        ahead = (shared.clock.monotonic_ns() + shared.steady.offset) / 1e9 - store_ms / 1000
+        if ahead > shared.config.max_forward:
+            shared.counters.clock_ahead += 1
+            raise ClockAhead(
+                f"the clock of this node is {ahead:.1f} s ahead of the store's; set the clock right (max_forward is "
+                f"{shared.config.max_forward:g} s)"
+            )
+
+    def _warn_of_the_end(self) -> None:
+        left_days = (self.layout.end_unix_ms - self.layout.unix_ms(self._now())) / 86_400_000
+        loop_time = asyncio.get_running_loop().time()
+        if left_days <= WARN_DAYS and loop_time - self._warned_at >= 3600:
+            self._warned_at = loop_time
+            log.warning("the layout's time runs out: make a new space", space=self.name, days_left=round(left_days, 1))
+
+    def _tell(self) -> None:
+        """Wake the requests that wait."""
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def _news_within(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._news.wait()
+        except TimeoutError:
+            pass
+
+    async def _sleep(self, seconds: float) -> None:
+        """Sleep, but wake at once when something must be done."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+        self._wake.clear()

@@ -1,0 +1,271 @@
+"""One tag on this node: its buffer, its refill, and the requests that wait for it.
+
+Rules:
+1. One refill at a time, in a task of its own that no request can cancel.
+2. Who finds the buffer empty waits in line; a refill serves the line in order before anybody else.
+3. Waiting ends at the request's deadline, at once if no refill can come before it.
+4. A range whose outcome is unknown is never used: only what `allocate` returned goes into the buffer (R3).
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from goloves.config import SegmentConfig
+from goloves.core.grants import Range
+from goloves.core.segment import SegmentBuffer, StepPolicy
+from goloves.errors import (
+    GolovesError,
+    NoRange,
+    StoreUnavailable,
+    StoreWentBackwards,
+    TooManyWaiting,
+    UnknownOutcome,
+    UnknownTag,
+)
+from goloves.service.counters import Counters
+from goloves.service.gate import Gate
+from goloves.stores.base import SegmentStore, Tag
+
+REFUSAL_LASTS = 1.0
+"""Seconds for which a final refusal (used up, halted) is repeated without asking the store again: a tag that is used up
+would otherwise turn each request into a transaction."""
+
+log = structlog.get_logger("goloves.segment")
+
+
+@dataclass(slots=True)
+class Refills:
+    """What all tags of a node share."""
+
+    store: SegmentStore
+    gate: Gate
+    config: SegmentConfig
+    counters: Counters
+    spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
+    gone: Callable[["TagSource"], None]
+    """Called when the store says that the tag does not exist any more."""
+    halted: Callable[[StoreWentBackwards], None]
+    """Called when the store says that it is halted as a whole."""
+
+
+class _Waiter:
+    """A request in line: the spans that it has, and how many ids it still wants."""
+
+    __slots__ = ("done", "spans", "wanted")
+
+    def __init__(self, spans: list[range], wanted: int, done: asyncio.Future[list[range]]) -> None:
+        self.spans = spans
+        self.wanted = wanted
+        self.done = done
+
+
+class TagSource:
+    """Ids of one tag. `take` is the hot path: it gives an id, or None if the slow path (`ids`) must be taken."""
+
+    __slots__ = (
+        "_buffer",
+        "_line",
+        "_policy",
+        "_refill",
+        "_refused",
+        "_refused_until",
+        "_retired",
+        "_shared",
+        "name",
+        "take",
+    )
+
+    def __init__(self, tag: Tag, shared: Refills) -> None:
+        self.name = tag.name
+        self._shared = shared
+        self._retired: GolovesError | None = None
+        """Why nothing comes from here any more."""
+        self._buffer = SegmentBuffer(self._start_refill)
+        self._policy = StepPolicy(tag.step, target=shared.config.target, max_step=shared.config.max_step)
+        self._refill: asyncio.Task[None] | None = None
+        self._line: deque[_Waiter] | None = None
+        self._refused: GolovesError | None = None
+        self._refused_until = 0.0
+        self.take: Callable[[], int | None] = self._buffer.take
+
+    @property
+    def left(self) -> int:
+        """Numbers in the buffer."""
+        return self._buffer.left
+
+    @property
+    def failing(self) -> bool:
+        """Whether requests can't be served now: nothing is left, and the last word of the store was a failure."""
+        return not self.left and (self._refused is not None or self._shared.gate.error is not None)
+
+    @property
+    def step(self) -> int:
+        """What the last refill asked for."""
+        return self._policy.step
+
+    async def ids(self, count: int, timeout: float) -> list[range]:
+        """Give `count` ids as spans in order, within `timeout` seconds.
+
+        Raises NoRange, TagUsedUp, UnknownTag, StoreWentBackwards, TooManyWaiting, ShuttingDown.
+        """
+        spans = [] if self._line else self._buffer.take_many(count)
+        wanted = count - sum(map(len, spans))
+        if not wanted:
+            return spans
+        return await self._wait(_Waiter(spans, wanted, asyncio.get_running_loop().create_future()), timeout)
+
+    def take_range(self, size: int) -> range | None:
+        """Give `size` consecutive numbers if the current range holds them."""
+        return self._buffer.take_range(size)
+
+    def read(self, tag: Tag) -> None:
+        """Take over what the store says about the tag now."""
+        self._policy.own = tag.step
+        if tag.halted:
+            self.refuse(StoreWentBackwards(halted_message(tag.name, tag.halted)))
+
+    def refuse(self, error: GolovesError) -> None:
+        """Forget all ranges and answer with this error for a while."""
+        self._buffer.clear()
+        self._refused = error
+        self._refused_until = asyncio.get_running_loop().time() + REFUSAL_LASTS
+        self._fail_line(error)
+
+    def retire(self, error: GolovesError) -> None:
+        """Drop the tag: forget all ranges, end the line with this error, give nothing from now on."""
+        self._retired = error
+        self._buffer.clear()
+        self._fail_line(error)
+
+    async def _wait(self, waiter: _Waiter, timeout: float) -> list[range]:
+        shared = self._shared
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if self._retired is not None:
+            raise self._retired.with_traceback(None)
+        if self._refused is not None and now < self._refused_until:
+            raise self._refused.with_traceback(None)
+        if self._line is None:
+            self._line = deque()
+        if len(self._line) >= shared.config.max_waiting:
+            raise TooManyWaiting(
+                f"{shared.config.max_waiting} requests wait for the tag {self.name!r} already; send fewer at once"
+            )
+        shared.counters.refills_late += 1
+        self._start_refill()
+        gate = shared.gate
+        if gate.error is not None and gate.retry_at > now + timeout:
+            shared.counters.deadlines_missed += 1
+            raise self._late(timeout)
+        self._line.append(waiter)
+        timer = loop.call_later(timeout, self._expire, waiter, timeout)
+        try:
+            return await waiter.done
+        finally:
+            timer.cancel()
+
+    def _expire(self, waiter: _Waiter, timeout: float) -> None:
+        if not waiter.done.done():
+            self._shared.counters.deadlines_missed += 1
+            waiter.done.set_exception(self._late(timeout))
+
+    def _late(self, timeout: float) -> NoRange:
+        error = self._shared.gate.error
+        why = f"the store is away ({error.message})" if error else "no refill came"
+        return NoRange(f"the tag {self.name!r} has no number left and {why} within {timeout:g} s; try again")
+
+    def _start_refill(self) -> None:
+        if self._refill is not None or self._retired is not None:
+            return
+        if self._refused is not None and asyncio.get_running_loop().time() < self._refused_until:
+            return
+        self._refill = self._shared.spawn(self._run_refill())
+
+    def _wanted(self) -> int:
+        """Numbers that the line waits for; who has left it is let go."""
+        line = self._line
+        while line and line[0].done.done():
+            line.popleft()
+        return sum(waiter.wanted for waiter in line if not waiter.done.done()) if line else 0
+
+    async def _run_refill(self) -> None:
+        shared = self._shared
+        try:
+            while self._retired is None:
+                size = self._policy.next(asyncio.get_running_loop().time(), wanted=self._wanted())
+                granted = await self._allocate(size)
+                if granted is None or self._retired is not None:
+                    return
+                shared.counters.refills += 1
+                self._refused = None
+                self._buffer.put(granted)
+                self._serve_line()
+                if not self._line and not self._buffer.due:
+                    return
+        finally:
+            self._refill = None
+
+    async def _allocate(self, size: int) -> Range | None:
+        """Allocate, however long the store is away; None if it refuses for good."""
+        shared = self._shared
+        while self._retired is None:
+            try:
+                return await shared.gate.call(lambda: shared.store.allocate(self.name, size))
+            except UnknownOutcome:
+                shared.counters.refills_failed += 1
+                shared.counters.ranges_burned += 1
+            except StoreUnavailable:
+                shared.counters.refills_failed += 1
+            except UnknownTag:
+                shared.gone(self)
+            except GolovesError as error:
+                shared.counters.refills_failed += 1
+                if self._refused is None:
+                    log.error("no more ids of this tag", tag=self.name, code=error.code, reason=error.message)
+                if isinstance(error, StoreWentBackwards):
+                    shared.counters.store_went_backwards += 1
+                    self.refuse(error)
+                    if error.whole_store:
+                        shared.halted(error)
+                else:
+                    self._refuse_when_empty(error)
+                return None
+        return None
+
+    def _refuse_when_empty(self, error: GolovesError) -> None:
+        """Answer with this error once the ranges that are held are used: they were granted, and stay good."""
+        self._refused = error
+        self._refused_until = asyncio.get_running_loop().time() + REFUSAL_LASTS
+        self._fail_line(error)
+
+    def _serve_line(self) -> None:
+        line = self._line
+        while line:
+            waiter = line[0]
+            if waiter.done.done():
+                line.popleft()
+                continue
+            spans = self._buffer.take_many(waiter.wanted)
+            waiter.spans += spans
+            waiter.wanted -= sum(map(len, spans))
+            if waiter.wanted:
+                return
+            line.popleft()
+            waiter.done.set_result(waiter.spans)
+        self._line = None
+
+    def _fail_line(self, error: GolovesError) -> None:
+        line, self._line = self._line, None
+        for waiter in line or ():
+            if not waiter.done.done():
+                waiter.done.set_exception(error)
+
+
+def halted_message(tag: str, reason: str) -> str:
+    """Say that a tag is halted, and what mends it."""
+    return f"the tag {tag!r} is halted because the store went backwards ({reason}); an operator runs `goloves repair`"
