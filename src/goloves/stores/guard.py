@@ -96,11 +96,19 @@ class Marks:
         if self._path is not None:
             self._rewrite()
 
-    def _read(self, path: Path) -> None: with path.open(encoding="utf-8") as file: header = file.readline().strip() if
-        header != f"goloves marks {FORMAT}": raise ConfigError(f"{path} was written by another version of Goloves
-        ({header[:40]!r}); use that version") for line in file: try: key, mark = json.loads(line) self._marks[key] =
-        max(mark, self._marks.get(key, -1)) except (ValueError, TypeError): continue  # the last line of a node that
-        was killed while it wrote
+    def _read(self, path: Path) -> None:
+        with path.open(encoding="utf-8") as file:
+            header = file.readline().strip()
+            if header != f"goloves marks {FORMAT}":
+                raise ConfigError(
+                    f"{path} was written by another version of Goloves ({header[:40]!r}); use that version"
+                )
+            for line in file:
+                try:
+                    key, mark = json.loads(line)
+                    self._marks[key] = max(mark, self._marks.get(key, -1))
+                except (ValueError, TypeError):
+                    continue  # the last line of a node that was killed while it wrote
 
     def _rewrite(self) -> None:
         assert self._path is not None
@@ -261,10 +269,17 @@ class WorkerGuard:
     def _prefix(self, space: str) -> str:
         return f"{self._store.identity} space {space} worker "
 
-    async def _seen(self, window: Window, before: dict[str, int]) -> Window: key =
-        f"{self._prefix(window.space)}{window.worker}" mark = before.get(key, -1) if window.fence <= mark: raise await
-        halted( self._store, f"fence {window.fence} of worker {window.worker} in the space {window.space!r} is not
-        above {mark}, which " "this node held before", ) self._marks.rise(key, window.fence) return window
+    async def _seen(self, window: Window, before: dict[str, int]) -> Window:
+        key = f"{self._prefix(window.space)}{window.worker}"
+        mark = before.get(key, -1)
+        if window.fence <= mark:
+            raise await halted(
+                self._store,
+                f"fence {window.fence} of worker {window.worker} in the space {window.space!r} is not above {mark}, "
+                "which this node held before",
+            )
+        self._marks.rise(key, window.fence)
+        return window
 
 
 async def halted(store: SegmentStore | WorkerStore, reason: str) -> StoreWentBackwards:
