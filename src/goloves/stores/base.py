@@ -4,13 +4,14 @@ Every store keeps these promises; `tests/stores/contract.py` holds each of them 
 
 1. **Atomic and linearizable.** Each method is one transaction; a grant, once returned, is durable, and no other call,
    from whatever process, returns an overlapping one, ever.
-2. **Outcomes are honest.** A method returns (it is committed), raises `StoreUnavailable` (nothing happened, for certain;
-   it may be repeated) or raises `UnknownOutcome` (it may have happened, and may still happen later). A known abort
-   (deadlock, serialization failure) is repeated inside the store a few times, then `StoreUnavailable`. A cancelled call is
-   an unknown outcome; the connection that it used is thrown away, never reused (SAFETY R3).
+2. **Outcomes are honest.** A method returns (it is committed), raises `StoreUnavailable` (nothing happened, for
+   certain; it may be repeated) or raises `UnknownOutcome` (it may have happened, and may still happen later). A known
+   abort (deadlock, serialization failure) is repeated inside the store a few times, then `StoreUnavailable`. A
+   cancelled call is an unknown outcome; the connection that it used is thrown away, never reused (SAFETY R3).
 3. **Bounded.** Each method ends within the store's own timeout (configured, seconds), whatever the network does.
 4. **Halts are looked at inside the transaction** that grants, so that no grant follows a halt (R4, R6).
-5. **Nobody else's clock.** A store compares what it is given; its own clock is read with `clock()` and decides nothing here.
+5. **Nobody else's clock.** A store compares what it is given; its own clock is read with `clock()` and decides nothing
+   here.
 """
 
 import random
@@ -32,8 +33,8 @@ MAX_DESCRIPTION = 256
 """Longest description of a tag in characters: Leaf's column is varchar(256)."""
 
 MAX_READ = 1000
-"""Most tags or marks in one call: their names fit one packet of every database with room to spare (128 kB), and one call
-holds its locks for a few milliseconds."""
+"""Most tags or marks in one call: their names (128 kB) fit one packet of every database with room to spare, and one
+call holds its locks for a few milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,7 @@ class Store(Protocol):
 
     @property
     def identity(self) -> str:
-        """Key under which marks of this store are kept: its uuid, or its address where it has none. Known after `open`."""
+        """Key under which marks of this store are kept: its uuid, or its address if it has none. Known after `open`."""
 
     @property
     def has_marks(self) -> bool:
@@ -130,8 +131,8 @@ class Store(Protocol):
     async def halt(self, reason: str) -> None:
         """Halt the whole store: from now on no call grants anything, until `lift_halt` (R6).
 
-        May be repeated; the first reason stays. Raises NeedsMigration where only Leaf's table exists: the halt is then the
-        node's own.
+        May be repeated; the first reason stays. Raises NeedsMigration where only Leaf's table exists: the halt is then
+        the node's own.
         """
 
     async def read_halt(self) -> str:
@@ -150,13 +151,14 @@ class Store(Protocol):
         """Forget the marks that nodes wrote: a repair has used them."""
 
     async def recent_owners(self, *, most: int = 100) -> list[SeenOwner]:
-        """Read who held worker ids, of all spaces, the most recently seen first (R6: which nodes' marks are missing)."""
+        """Read who held worker ids, of all spaces, the latest first (R6: which nodes' marks are missing)."""
 
     async def raise_tags(self, numbers: Mapping[str, int]) -> None:
         """Raise `max_id` and mark of these tags (at most 1,000) to at least these numbers, and lift the tags' halts.
 
-        A deleted tag's tombstone is raised likewise. May be repeated. Raises InvalidCount if a number lies past the tag's
-        limit; NeedsMigration where only Leaf's table exists. Part of a repair: the numbers in between are never issued.
+        A deleted tag's tombstone is raised likewise. May be repeated. Raises InvalidCount if a number lies past the
+        tag's limit; NeedsMigration where only Leaf's table exists. Part of a repair: the numbers in between are never
+        issued.
         """
 
     async def skip_tags(self, gap: int) -> None:
@@ -184,15 +186,16 @@ class SegmentStore(Store, Protocol):
     async def allocate(self, tag: str, size: int, *, exact: bool = False) -> Range:
         """Grant the next `size` numbers of a tag: `max_id` moves up by that and the range is what it moved over (R1).
 
-        Unless `exact`, a tag with a limit gets less as it nears its end: at most a thousandth of what remains, at least 1
-        (R12). Raises UnknownTag, TagUsedUp, StoreWentBackwards (R4), StoreUnavailable, UnknownOutcome. `size` >= 1.
+        Unless `exact`, a tag with a limit gets less as it nears its end: at most a thousandth of what remains, at
+        least 1 (R12). Raises UnknownTag, TagUsedUp, StoreWentBackwards (R4), StoreUnavailable, UnknownOutcome. `size`
+        >= 1.
         """
 
     async def read_tags(self, names: Iterable[str]) -> dict[str, Tag]:
         """Read those of these tags (at most 1,000) that exist; a name that is missing in the answer does not."""
 
     async def list_tags(self, *, prefix: str = "", after: str = "", most: int = 100) -> list[Tag]:
-        """Read tags in the order of their names' UTF-8 bytes, beginning with `prefix`, after `after`, at most `most`."""
+        """Read tags in the order of their names' UTF-8 bytes: those after `after` that begin with `prefix`."""
 
     async def create_tag(self, new: NewTag) -> Tag:
         """Create a tag, above its tombstone's numbers if it had been deleted.
@@ -243,19 +246,19 @@ class WorkerStore(Store, Protocol):
     async def open_space(self, space: Space) -> None:
         """Register the space, or compare its layout with the registered one: StoreRefused if it differs (W9).
 
-        A space of which no worker id was ever claimed takes the new layout. Raises NeedsMigration where only Leaf's table
-        exists.
+        A space of which no worker id was ever claimed takes the new layout. Raises NeedsMigration where only Leaf's
+        table exists.
         """
 
     async def claim(self, claim: Claim) -> Window:
         """Claim a worker id in one compare-and-swap on its fence (W1).
 
-        Which: a random one of the ids never used; when they are gone (over 4,096 ids: nearly gone), a random one of the 64
-        whose floor lies longest in the past (W6). The window is `[max(floor, space's floor, now), start + length)`, and
-        `floor` becomes its end. Raises NoWorkerFree if each floor lies above `now`; TimeUsedUp outside the layout's time;
-        UnknownSpace before `open_space`; StoreRefused if the space has another layout by now; StoreWentBackwards if halted;
-        NeedsMigration; StoreUnavailable; UnknownOutcome, after which `find_window` with the nonce tells (W4): it must not
-        be repeated blindly.
+        Which: a random one of the ids never used; when they are gone (over 4,096 ids: nearly gone), a random one of
+        the 64 whose floor lies longest in the past (W6). The window is `[max(floor, space's floor, now), start +
+        length)`, and `floor` becomes its end. Raises NoWorkerFree if each floor lies above `now`; TimeUsedUp outside
+        the layout's time; UnknownSpace before `open_space`; StoreRefused if the space has another layout by now;
+        StoreWentBackwards if halted; NeedsMigration; StoreUnavailable; UnknownOutcome, after which `find_window` with
+        the nonce tells (W4): it must not be repeated blindly.
         """
 
     async def find_window(self, space: str, nonce: str) -> Window | None:
@@ -264,9 +267,9 @@ class WorkerStore(Store, Protocol):
     async def extend(self, window: Window, end: int) -> Window:
         """Move the floor of the window's worker id to `end` if that is later, comparing fence and nonce (W3).
 
-        Idempotent: may be repeated after any outcome. Raises WindowLost if the fence has moved on; StoreWentBackwards if it
-        is lower, or the same under another nonce, or the row is gone, or the floor lies below the window's end, or the
-        store is halted; TimeUsedUp if `end` lies past the layout's end.
+        Idempotent: may be repeated after any outcome. Raises WindowLost if the fence has moved on; StoreWentBackwards
+        if it is lower, or the same under another nonce, or the row is gone, or the floor lies below the window's end,
+        or the store is halted; TimeUsedUp if `end` lies past the layout's end.
         """
 
     async def release(self, window: Window, floor: int) -> None:

@@ -84,7 +84,7 @@ class MemoryData:
 
 
 class MemoryStore:
-    """One node's handle of a store in memory; see `base.SegmentStore` and `base.WorkerStore` for what each method promises."""
+    """One node's handle of a store in memory; keeps `base.SegmentStore` and `base.WorkerStore`."""
 
     def __init__(self, data: MemoryData | None = None, *, clock: Callable[[], int] | None = None) -> None:
         """Work on `data`, or on an empty store of its own; `clock` reads the store's clock, ms since 1970."""

@@ -46,7 +46,7 @@ def check_size(size: int) -> None:
 
 
 def size_near_limit(size: int, max_id: int, limit: int) -> int:
-    """Give the size that a refill gets which asks for `size` (R12): at most a thousandth of what remains, at least 1."""
+    """Give what a refill that asks for `size` gets (R12): at most a thousandth of what remains, at least 1."""
     return min(size, max(1, (limit - max_id) // SHARE_NEAR_LIMIT))
 
 
