@@ -14,13 +14,13 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TextIO
+from typing import Generic, TextIO, TypeVar
 
 import structlog
 
 from goloves.core.grants import Range, Window
-from goloves.errors import ConfigError, StoreWentBackwards
-from goloves.stores.base import Claim, NewTag, SegmentStore, Space, Tag, TagChange, WorkerStore
+from goloves.errors import ConfigError, GolovesError, StoreWentBackwards
+from goloves.stores.base import Claim, NewTag, SegmentStore, Space, Store, Tag, TagChange, WorkerStore
 
 FORMAT = 1
 """Version of the marks file; a file of a later one is refused, so that a rollback of the code can't lose marks."""
@@ -29,6 +29,8 @@ COMPACT_AFTER = 100_000
 """Lines after which the marks file is written anew: some 5 MB."""
 
 log = structlog.get_logger("goloves.guard")
+
+Watched = TypeVar("Watched", bound=Store)
 
 
 class Marks:
@@ -145,10 +147,10 @@ class Marks:
         self.write_failed = True
 
 
-class SegmentGuard:
-    """A segment store, watched; see the module's rules."""
+class _Guard(Generic[Watched]):
+    """What both guards hand on unchanged."""
 
-    def __init__(self, store: SegmentStore, marks: Marks) -> None:
+    def __init__(self, store: Watched, marks: Marks) -> None:
         self._store = store
         self._marks = marks
 
@@ -156,6 +158,11 @@ class SegmentGuard:
     def identity(self) -> str:
         """As the store's."""
         return self._store.identity
+
+    @property
+    def has_marks(self) -> bool:
+        """As the store's."""
+        return self._store.has_marks
 
     async def open(self) -> None:
         """Open the store."""
@@ -165,13 +172,36 @@ class SegmentGuard:
         """Close the store."""
         await self._store.close()
 
+    async def clock(self) -> int | None:
+        """As the store's."""
+        return await self._store.clock()
+
+    async def _halt(self, reason: str) -> StoreWentBackwards:
+        """Halt the whole store, and give the error to raise; where that fails, this node refuses all the same."""
+        also = ""
+        try:
+            await self._store.halt(reason)
+        except GolovesError as error:
+            also = f" (the halt could not be written into the store: {error.message})"
+        log.critical("the store went backwards", reason=reason)
+        return StoreWentBackwards(
+            f"the store went backwards: {reason}. Nothing is issued until an operator runs `goloves repair`{also}",
+            whole_store=True,
+        )
+
+
+class SegmentGuard(_Guard[SegmentStore]):
+    """A segment store, watched; see the module's rules."""
+
     async def allocate(self, tag: str, size: int, *, exact: bool = False) -> Range:
         """Allocate, and refuse a range below the mark."""
         key = self._key(tag)
         before = self._marks.get(key)
         granted = await self._store.allocate(tag, size, exact=exact)
         if granted.start < before:
-            raise await self._backwards(f"the range [{granted.start}, {granted.end}) of the tag {tag!r}", before)
+            raise await self._halt(
+                f"the range [{granted.start}, {granted.end}) of the tag {tag!r} lies below the mark {before}"
+            )
         self._marks.rise(key, granted.end)
         return granted
 
@@ -182,7 +212,9 @@ class SegmentGuard:
         found = await self._store.read_tags(names)
         for name, tag in found.items():
             if tag.max_id < before[name]:
-                raise await self._backwards(f"max_id {tag.max_id} of the tag {name!r}", before[name])
+                raise await self._halt(
+                    f"max_id {tag.max_id} of the tag {name!r} lies below {before[name]}, which this node saw"
+                )
             if before[name] >= 0:
                 self._marks.rise(self._key(name), tag.max_id)
         return found
@@ -210,29 +242,9 @@ class SegmentGuard:
     def _key(self, tag: str) -> str:
         return f"{self._store.identity} tag {tag}"
 
-    async def _backwards(self, what: str, mark: int) -> StoreWentBackwards:
-        return await halted(self._store, f"{what} lies below {mark}, which this node saw before")
 
-
-class WorkerGuard:
+class WorkerGuard(_Guard[WorkerStore]):
     """A worker store, watched; see the module's rules."""
-
-    def __init__(self, store: WorkerStore, marks: Marks) -> None:
-        self._store = store
-        self._marks = marks
-
-    @property
-    def identity(self) -> str:
-        """As the store's."""
-        return self._store.identity
-
-    async def open(self) -> None:
-        """Open the store."""
-        await self._store.open()
-
-    async def close(self) -> None:
-        """Close the store."""
-        await self._store.close()
 
     async def open_space(self, space: Space) -> None:
         """As the store's."""
@@ -256,15 +268,11 @@ class WorkerGuard:
         except StoreWentBackwards as error:
             if error.whole_store:
                 raise
-            raise await halted(self._store, error.message) from error
+            raise await self._halt(error.message) from error
 
     async def release(self, window: Window, floor: int) -> None:
         """As the store's."""
         await self._store.release(window, floor)
-
-    async def clock(self) -> int | None:
-        """As the store's."""
-        return await self._store.clock()
 
     def _prefix(self, space: str) -> str:
         return f"{self._store.identity} space {space} worker "
@@ -273,24 +281,9 @@ class WorkerGuard:
         key = f"{self._prefix(window.space)}{window.worker}"
         mark = before.get(key, -1)
         if window.fence <= mark:
-            raise await halted(
-                self._store,
-                f"fence {window.fence} of worker {window.worker} in the space {window.space!r} is not above {mark}, "
-                "which this node held before",
+            raise await self._halt(
+                f"fence {window.fence} of worker {window.worker} in the space {window.space!r} is not above the mark"
+                f" {mark}"
             )
         self._marks.rise(key, window.fence)
         return window
-
-
-async def halted(store: SegmentStore | WorkerStore, reason: str) -> StoreWentBackwards:
-    """Halt the whole store, and give the error to raise; if the halt can't be written, this node stops all the same."""
-    try:
-        await store.halt(reason)
-        also = ""
-    except Exception as error:
-        also = f"; the halt could not be written into the store ({error})"
-    log.critical("the store went backwards", reason=reason)
-    return StoreWentBackwards(
-        f"the store went backwards: {reason}. Nothing is issued from it until an operator runs `goloves repair`{also}",
-        whole_store=True,
-    )
