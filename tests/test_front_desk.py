@@ -129,21 +129,9 @@ def test_a_python_that_cannot_make_environments_is_told_which_package_it_lacks(t
 def test_a_test_that_is_left_out_fails_in_ci(tmp_path: Path, body: str, outcome: str) -> None:
     (tmp_path / "conftest.py").write_text((ROOT / "tests" / "conftest.py").read_text())
     (tmp_path / "test_it.py").write_text(f"import pytest\ndef test_it() -> None:\n    {body}\n")
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-c",
-        os.devnull,
-        "--rootdir",
-        str(tmp_path),
-    ]
     done = subprocess.run(
-        [*command, str(tmp_path)],
-        env={**os.environ, "CI": "true"},
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", ".", "."],
+        env={**os.environ, "CI": "true", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         cwd=tmp_path,
         capture_output=True,
         text=True,
