@@ -41,14 +41,10 @@ MAY_IMPORT = {
 
 
 def tracked(*patterns: str) -> list[Path]:
-    """The files that belong to the repository: git knows them; in an unpacked source package it is all of them."""
-    if (ROOT / ".git").exists():
-        command = ["git", "-C", str(ROOT), "ls-files", "-z", "--", *patterns]
-        names = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split("\0")
-        paths = [ROOT / name for name in names if name]
-    else:
-        paths = [path for pattern in patterns or ["*"] for path in ROOT.rglob(pattern)]
-    return [path for path in paths if path.is_file()]
+    """The files that belong to the repository."""
+    command = ["git", "-C", str(ROOT), "ls-files", "-z", "--", *patterns]
+    names = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split("\0")
+    return [path for path in map(ROOT.joinpath, filter(None, names)) if path.is_file()]
 
 
 def modules(part: str) -> list[Path]:
