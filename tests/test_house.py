@@ -32,8 +32,8 @@ MAY_IMPORT = {
     "errors": set[str](),
     "core": {"errors"},
     "wire": {"errors"},
-    "config": {"errors", "core"},
-    "stores": {"errors", "core", "config"},
+    "stores": {"errors", "core"},
+    "config": {"errors", "core", "stores.urls"},
     "service": {"errors", "core", "config", "stores.base"},
     "server": {"errors", "core", "config", "stores", "service", "wire"},
 }
