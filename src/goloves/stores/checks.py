@@ -1,9 +1,10 @@
-"""The checks at the start: can this store be trusted?
+"""The checks at the start, which tell whether a store can be trusted.
 
 Each refusal says what to do. Nothing is changed here; what is looked at is read in one transaction.
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,28 @@ from goloves.stores import schema
 from goloves.stores.dialects import Dialect
 
 LOOKED_AT = 10_000
-"""Rows of `leaf_alloc` whose numbers are looked at when a store is opened: a second's worth for no database, and most have
-fewer. The numbers of each row are looked at again when it is used."""
+"""Rows of `leaf_alloc` whose numbers are looked at when a store is opened: a second's worth for no database, and most
+have fewer. The numbers of each row are looked at again when it is used."""
 
 NETWORK_FILE_SYSTEMS = frozenset(
-    "9p afs beegfs ceph cifs coda davfs fuse.davfs fuse.gcsfuse fuse.glusterfs fuse.juicefs fuse.mfs fuse.rclone fuse.s3fs"
-    " fuse.sshfs gfs2 glusterfs gpfs lustre ncpfs nfs nfs4 ocfs2 pvfs2 smb2 smb3 smbfs".split()
+    {
+        "9p",
+        "afs",
+        "beegfs",
+        "ceph",
+        "cifs",
+        "coda",
+        "davfs",
+        "gfs2",
+        "glusterfs",
+        "gpfs",
+        "lustre",
+        "ncpfs",
+        "nfs",
+        "nfs4",
+    }
+    | {"ocfs2", "pvfs2", "smb2", "smb3", "smbfs"}
+    | {f"fuse.{name}" for name in ("davfs", "gcsfuse", "glusterfs", "juicefs", "mfs", "rclone", "s3fs", "sshfs")}
 )
 """Their locks can't be relied on, and SQLite's write-ahead log needs shared memory (R8)."""
 
@@ -83,10 +100,9 @@ def _check_writable(connection: Connection, dialect: Dialect) -> None:
             raise StoreRefused(
                 f"{where} is read-only (default_transaction_read_only is on); switch that off for this user"
             )
-    elif dialect.name == "mysql":
-        # MariaDB lets accounts with READ_ONLY ADMIN write all the same; a replica is no store for them either.
-        if connection.exec_driver_sql("SELECT @@GLOBAL.read_only").scalar() in (1, "ON"):
-            raise StoreRefused(f"{where} is read-only, as replicas are; name the primary in the store URL")
+    # MariaDB lets accounts with READ_ONLY ADMIN write all the same; a replica is no store for them either.
+    if dialect.name == "mysql" and connection.exec_driver_sql("SELECT @@GLOBAL.read_only").scalar() in (1, "ON"):
+        raise StoreRefused(f"{where} is read-only, as replicas are; name the primary in the store URL")
 
 
 def _check_version(connection: Connection, where: str) -> None:
@@ -99,7 +115,8 @@ def _check_version(connection: Connection, where: str) -> None:
         )
     if found > schema.VERSION:
         raise StoreRefused(
-            f"the tables of {where} have version {found}, made by a newer Goloves; this one knows {schema.VERSION}: upgrade it"
+            f"the tables of {where} have version {found}, made by a newer Goloves; this one knows {schema.VERSION}:"
+            " upgrade it"
         )
 
 
@@ -124,7 +141,7 @@ def _check_leaf(inspector: Inspector, dialect: Dialect) -> bool:
         raise StoreRefused(f"step in {where} is of type {columns['step']}; make it an INT")
     if not isinstance(columns["biz_tag"], String):
         raise StoreRefused(f"biz_tag in {where} is of type {columns['biz_tag']}; make it a VARCHAR(128)")
-    keys = [inspector.get_pk_constraint(name)["constrained_columns"]]
+    keys: list[Sequence[str | None]] = [inspector.get_pk_constraint(name)["constrained_columns"]]
     keys += [index["column_names"] for index in inspector.get_indexes(name) if index["unique"]]
     if ["biz_tag"] not in [[str(column).lower() for column in key] for key in keys]:
         raise StoreRefused(
@@ -134,7 +151,8 @@ def _check_leaf(inspector: Inspector, dialect: Dialect) -> bool:
         engine = str(inspector.get_table_options(name).get("mysql_engine", ""))
         if engine.lower() not in ("innodb", "rocksdb"):
             raise StoreRefused(
-                f"{where} uses the engine {engine}, which has no transactions; change it: ALTER TABLE {name} ENGINE=InnoDB"
+                f"{where} uses the engine {engine}, which has no transactions; change it:"
+                f" ALTER TABLE {name} ENGINE=InnoDB"
             )
     collation = getattr(columns["biz_tag"], "collation", None) or ""
     if dialect.name == "postgresql" and not collation:
@@ -153,7 +171,8 @@ def _check_numbers(connection: Connection, where: str) -> None:
             " UPDATE leaf_alloc SET max_id = …"
         )
     raise StoreRefused(
-        f"step of the tag {row.biz_tag!r} in {where} is {row.step}; set it to 1 or above, by SQL: UPDATE leaf_alloc SET step = …"
+        f"step of the tag {row.biz_tag!r} in {where} is {row.step}; set it to 1 or above, by SQL:"
+        " UPDATE leaf_alloc SET step = …"
     )
 
 
@@ -170,8 +189,8 @@ def _check_rights(connection: Connection, dialect: Dialect, *, migrated: bool) -
             if error.connection_invalidated:
                 raise
             raise StoreRefused(
-                f"{dialect.url.address} does not let us write {table.name} ({dialect.words(error)}); grant SELECT, INSERT,"
-                " UPDATE and DELETE on its tables"
+                f"{dialect.url.address} does not let us write {table.name} ({dialect.words(error)}); grant SELECT,"
+                " INSERT, UPDATE and DELETE on its tables"
             ) from error
 
 
@@ -221,8 +240,8 @@ def check_file_system(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -
     kind = file_system(path, mounts)
     if kind in NETWORK_FILE_SYSTEMS:
         raise StoreRefused(
-            f"{path} lies on a network file system ({kind}), whose locks can't be trusted with unique ids; use a local disk, or"
-            " a database server (mysql://, postgresql://)"
+            f"{path} lies on a network file system ({kind}), whose locks can't be trusted with unique ids; use a local"
+            " disk, or a database server (mysql://, postgresql://)"
         )
     if kind in FORGETFUL_FILE_SYSTEMS:
         return f"{path} lies on a {kind} file system, which forgets: ids repeat after that; mount a volume there"

@@ -1,18 +1,19 @@
 """A database: its connections, its transactions, and what became of them.
 
 Rules:
-1. A transaction is a plain function of a SQLAlchemy connection. It is run whole, begun and committed here, and nowhere else.
-2. Its outcome is honest (R3). Until COMMIT is sent nothing can have happened: a failure is StoreUnavailable. From then on
-   only the server's word that it committed, or that it rolled back, is believed: anything else is UnknownOutcome.
+1. A transaction is a plain function of a SQLAlchemy connection. It is run whole, begun and committed here, and nowhere
+   else.
+2. Its outcome is honest (R3). Until COMMIT is sent nothing can have happened: a failure is StoreUnavailable. From then
+   on only the server's word that it committed, or that it rolled back, is believed: anything else is UnknownOutcome.
 3. A known abort is repeated a few times. A transaction that failed because an idle connection had died is repeated on a
    new one, for nothing was committed. Nothing else is repeated.
-4. A connection that failed, timed out or was cancelled is cut at once and never used again; if it failed, so are all idle
-   ones, because what broke it broke them too. So a database that comes back is used at once.
+4. A connection that failed, timed out or was cancelled is cut at once and never used again; if it failed, so are all
+   idle ones, because what broke it broke them too. So a database that comes back is used at once.
 5. Each call ends within its timeout: waiting for a connection, connecting, repeating and committing included.
 
 The engine is SQLAlchemy's ordinary one over an asynchronous driver, run in greenlets by SQLAlchemy's own means, as its
-asyncio extension does. That extension imports the ORM (8 MB in each node), and its pool takes part in neither rule 4 (it
-closes politely, for up to two seconds each) nor a wall clock that steps; hence the few lines of pool here.
+asyncio extension does. That extension imports the ORM (8 MB in each node), and its pool takes part in neither rule 4
+(it closes politely, for up to two seconds each) nor a wall clock that steps; hence the few lines of pool here.
 """
 
 import asyncio
@@ -33,15 +34,15 @@ from goloves.stores.dialects import Dialect, Verdict
 T = TypeVar("T")
 
 REPEATS = 4
-"""How often a known abort is repeated: two transactions that deadlock do so once; more means that something else is wrong,
-and the caller has a deadline."""
+"""How often a known abort is repeated: two transactions that deadlock do so once; more means that something else is
+wrong, and the caller has a deadline."""
 
 BACK_OFF = 0.01
 """Seconds, doubled with each repeat and drawn at random up to that, so that two that deadlocked don't meet again."""
 
 STALE_AFTER = 30.0
-"""Seconds of idleness after which a connection is tried before it is used: proxies and firewalls forget connections, the
-busiest of them after a minute."""
+"""Seconds of idleness after which a connection is tried before it is used: proxies and firewalls forget connections,
+the busiest of them after a minute."""
 
 FAILURES = (SQLAlchemyError, OSError, EOFError, RuntimeError)
 """What drivers raise when a database or the way to it fails; uvloop raises RuntimeError on a closed transport."""
@@ -85,7 +86,8 @@ class Database:
         self._dying: set[asyncio.Future[Any]] = set()
         self._closed = False
         self.before_commit: Callable[[], None] = lambda: None
-        """Looks once more, before each COMMIT, whether this is still the store that was opened; raises if it is not (R8)."""
+        """Looks once more, before each COMMIT, whether this is still the store that was opened; raises if it is not
+        (R8)."""
 
     async def run(
         self,
@@ -97,8 +99,8 @@ class Database:
     ) -> T:
         """Run a transaction: `work` in a greenlet, then COMMIT (ROLLBACK if it doesn't write, or raises).
 
-        Raises what `work` raises of `GolovesError`; StoreUnavailable; UnknownOutcome. `opening`: what a person must mend
-        before a connection can be had raises StoreRefused; otherwise it counts as being unavailable.
+        Raises what `work` raises of `GolovesError`; StoreUnavailable; UnknownOutcome. `opening`: what a person must
+        mend before a connection can be had raises StoreRefused; otherwise it counts as being unavailable.
         """
         progress = _Progress()
         limit = self._timeout if timeout is None else timeout
@@ -136,7 +138,7 @@ class Database:
                 link = await self._take()
                 progress.committing = False
                 try:
-                    answer = await greenlet_spawn(self._transact, link.connection, work, write, progress)
+                    answer: T = await greenlet_spawn(self._transact, link.connection, work, write, progress)
                 except GolovesError:
                     await self._undo(link)
                     raise
@@ -155,7 +157,7 @@ class Database:
 
     def _transact(self, connection: Connection, work: Callable[[Connection], T], write: bool, progress: _Progress) -> T:
         self.dialect.begin(connection, write=write)
-        answer = work(connection)
+        answer: T = work(connection)
         if write:
             self.before_commit()
             progress.committing = True
@@ -280,7 +282,7 @@ class Database:
             **dialect.engine_arguments(),
         )
         # SQLAlchemy would say goodbye first, and wait for an answer that may never come.
-        engine.dialect.do_terminate = self._kill  # type: ignore[method-assign]
+        engine.dialect.do_terminate = self._kill  # type: ignore[method-assign,assignment]
         self._engine = engine
         return engine
 

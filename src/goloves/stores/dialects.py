@@ -1,7 +1,7 @@
 """What differs between SQLite, MySQL with MariaDB, and PostgreSQL: all of it, and nothing else.
 
-Each dialect knows how to connect and prepare a connection so that it can be trusted (P4), how a transaction begins, the few
-statements that are written differently, and what its errors mean for the outcome of a transaction:
+Each dialect knows how to connect and prepare a connection so that it can be trusted (P4), how a transaction begins,
+the few statements that are written differently, and what its errors mean for the outcome of a transaction:
 
 - `ABORTED`: the database undid the transaction by itself; it may be repeated.
 - `LOST`: the connection is gone, and so is whatever was not committed.
@@ -152,7 +152,7 @@ class Dialect:
         return and_(column == value, self.order_key(column, binary=False) == self.order_value(value, binary=False))
 
     def raise_number(self, connection: Connection, tag: str, size: int, limit: int) -> int | None:
-        """Move `max_id` of a tag up by `size` in one statement, and give its new value; None if no row let it (R1, R2)."""
+        """Move `max_id` up by `size` in one statement and give its new value; None if no row let it (R1, R2)."""
         statement = self._raising(tag, size, limit).values(max_id=schema.leaf.c.max_id + size)
         return connection.execute(statement.returning(schema.leaf.c.max_id)).scalar()
 
@@ -322,8 +322,8 @@ class MySql(Dialect):
         flush = connection.exec_driver_sql("SELECT @@GLOBAL.innodb_flush_log_at_trx_commit").scalar()
         if flush not in (1, 3) and not allow_lost_commits:
             raise StoreRefused(
-                f"{self.url.address} can lose commits: innodb_flush_log_at_trx_commit is {flush}. Set it to 1, or accept"
-                " that ids may repeat after a crash with allow_lost_commits = true under [stores]"
+                f"{self.url.address} can lose commits: innodb_flush_log_at_trx_commit is {flush}. Set it to 1, or"
+                " accept that ids may repeat after a crash with allow_lost_commits = true under [stores]"
             )
 
     def kill(self, driver_connection: Any) -> object:
@@ -337,7 +337,7 @@ class MySql(Dialect):
         return str(arguments[0]) if arguments and isinstance(arguments[0], int) else ""
 
     def order_key(self, column: ColumnElement[str], *, binary: bool) -> ColumnElement[Any]:
-        """Give the bytes in UTF-8: MariaDB's default collation takes 'oRDer  ' for 'order', and utf8mb4_bin pads too."""
+        """Give the bytes in UTF-8: the default collations take 'oRDer  ' for 'order', and utf8mb4_bin pads too."""
         if binary:
             return column
         return cast(func.convert(column.op("USING")(literal_column("utf8mb4"))), LargeBinary)
@@ -352,7 +352,7 @@ class MySql(Dialect):
         result = connection.execute(self._raising(tag, size, limit).values(max_id=moved))
         if result.rowcount != 1:
             return None
-        return connection.execute(select(func.last_insert_id())).scalar_one()
+        return int(connection.execute(select(func.last_insert_id())).scalar_one())
 
     def insert_missing(self, table: Table) -> Any:
         """Give an insert that sets the key to itself where it exists: INSERT IGNORE would hide other faults too."""
@@ -413,15 +413,14 @@ class Postgres(Dialect):
         if allow_lost_commits:
             return
         commit, fsync = connection.exec_driver_sql(
-            "SELECT set_config('synchronous_commit',"
-            " CASE WHEN current_setting('synchronous_commit') = 'remote_apply' THEN 'remote_apply' ELSE 'on' END, false),"
-            " current_setting('fsync')"
+            "SELECT set_config('synchronous_commit', CASE current_setting('synchronous_commit')"
+            " WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, false), current_setting('fsync')"
         ).one()
         connection.commit()
         if commit not in ("on", "remote_apply") or fsync != "on":
             raise StoreRefused(
-                f"{self.url.address} can lose commits: fsync is {fsync}, synchronous_commit is {commit}. Switch both on,"
-                " or accept that ids may repeat after a crash with allow_lost_commits = true under [stores]"
+                f"{self.url.address} can lose commits: fsync is {fsync}, synchronous_commit is {commit}. Switch both"
+                " on, or accept that ids may repeat after a crash with allow_lost_commits = true under [stores]"
             )
 
     def kill(self, driver_connection: Any) -> object:

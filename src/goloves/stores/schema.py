@@ -46,8 +46,9 @@ meta = Table(
     Column("server", String(200), nullable=False),
     Column("position", String(4000), nullable=False),
 )
-"""`skipped`: how many numbers each tag has to leave out in all, after failovers and repairs (R7). `machine`: the machine that an embedded store is bound to (R8). `server`, `position`: which server this is, and how far
-its log had come when a node looked last (R7). Empty: not known."""
+"""`skipped`: how many numbers each tag has to leave out in all, after failovers and repairs (R7). `machine`: the
+machine that an embedded store is bound to (R8). `server`, `position`: which server this is, and how far its log had
+come when a node looked last (R7). Empty: not known."""
 
 tag = Table(
     "goloves_tag",
@@ -58,8 +59,9 @@ tag = Table(
     Column("halted", String(MAX_REASON), nullable=False),
     Column("skipped", BigInteger, nullable=False),
 )
-"""One row per name, never deleted: without a row in `leaf_alloc` it is the tombstone of a deleted tag (R4). `skipped`: how
-many of the numbers that `goloves_meta` says to leave out this tag has left out; the next grant leaves out the rest."""
+"""One row per name, never deleted: without a row in `leaf_alloc` it is the tombstone of a deleted tag (R4). `skipped`:
+how many of the numbers that `goloves_meta` says to leave out this tag has left out; the next grant leaves out the
+rest."""
 
 mark = Table(
     "goloves_mark",
@@ -96,4 +98,5 @@ worker = Table(
     Index("goloves_worker_floor", "space", "floor"),
     Index("goloves_worker_nonce", "space", "nonce"),
 )
-"""Rows exist only for worker ids that were ever used. `start`, `floor`: of the current window, units since the epoch."""
+"""Rows exist only for worker ids that were ever used. `start`, `floor`: of the current window, units since the
+epoch."""

@@ -3,7 +3,8 @@
 
 Rules:
 1. `goloves_tag`'s row of the name is locked first, by whatever grants, creates, changes or deletes (R4).
-2. `max_id` moves in one statement inside that transaction (R1); Leaf's own nodes, who know no lock, may move it at any time.
+2. `max_id` moves in one statement inside that transaction (R1); Leaf's own nodes, who know no lock, may move it at any
+   time.
 3. A number below the mark halts the tag, and the halt is committed.
 4. Where only Leaf's table exists, a node does what a Leaf node does, and no more.
 """
@@ -256,7 +257,7 @@ class SqlSegments(Session):
         return None if max_id is None else _Row(-1, MAX_NUMBER, "", "", max_id)
 
     def _lock(self, connection: Connection, tag: str, *, make: bool = False) -> _Row | None:
-        """Lock a tag's row. One that is missing is made at the current `max_id` (R4), or, with `make`, for a new tag."""
+        """Lock a tag's row. One that is missing is made: at the current `max_id` (R4), or with `make` for a new tag."""
         row = connection.execute(self._select_locked(tag)).one_or_none()
         if row is None:
             if not self._make_row(connection, tag, make):

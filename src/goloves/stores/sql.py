@@ -128,7 +128,8 @@ class SqlStore(SqlRepair, SqlWorkers, Session):
             facts = await self._database.run(self._examine, write=False, opening=True)
         if facts.empty:
             raise StoreRefused(
-                f"{self._database.address} has no tables yet; make them with: goloves migrate (or start once with --init)"
+                f"{self._database.address} has no tables yet; make them with: goloves migrate (or start once with"
+                " --init)"
             )
         self._facts = facts
         if not facts.migrated:
@@ -178,8 +179,8 @@ class SqlStore(SqlRepair, SqlWorkers, Session):
         assert file is not None
         if not file.exists() and file.with_name(f"{file.name}-wal").exists():
             raise StoreRefused(
-                f"{file} is gone, but its log {file.name}-wal is there; restore the file from a backup, then run: goloves"
-                " repair. Only if it shall begin anew: remove the log too"
+                f"{file} is gone, but its log {file.name}-wal is there; restore the file from a backup, then run:"
+                " goloves repair. Only if it shall begin anew: remove the log too"
             )
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -204,8 +205,8 @@ class SqlStore(SqlRepair, SqlWorkers, Session):
             return
         if bound:
             raise StoreRefused(
-                f"{self._file} belongs to another machine: a copy that runs beside its original would repeat its ids. If it"
-                " was moved on purpose, and the original is gone for good, run: goloves repair"
+                f"{self._file} belongs to another machine: a copy that runs beside its original would repeat its ids."
+                " If it was moved on purpose, and the original is gone for good, run: goloves repair"
             )
         statement = update(schema.meta).where(schema.meta.c.id == schema.META_ID).values(machine=mine)
         await self._database.run(lambda connection: connection.execute(statement).rowcount)

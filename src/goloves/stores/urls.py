@@ -30,8 +30,8 @@ LATER = ("etcd", "zookeeper")
 PORTS = {"mysql": 3306, "postgresql": 5432}
 
 SSL_MODES = ("disable", "require", "verify-ca", "verify-full")
-"""As libpq names them; `require` encrypts without looking at the certificate. There is no `prefer`: a peer in the middle
-could talk it out of encryption."""
+"""As libpq names them; `require` encrypts without looking at the certificate. There is no `prefer`: a peer in the
+middle could talk it out of encryption."""
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from goloves.stores.base import Claim, Space
 from goloves.stores.session import NOT_HALTED, Session
 
 EXACT_UP_TO = 4096
-"""Worker ids up to which the last never-used one is looked for: an index of that many rows is read in a millisecond or two.
-In larger spaces the draw finds one as long as a few in a hundred are left, and nobody will use up the rest."""
+"""Worker ids up to which the last never-used one is looked for: an index of that many rows is read in a millisecond or
+two. In larger spaces the draw finds one as long as a few in a hundred are left, and nobody will use up the rest."""
 
 
 class SqlWorkers(Session):

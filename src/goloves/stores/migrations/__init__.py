@@ -1,4 +1,6 @@
-"""The form of the tables, and how it came about: alembic's migrations. Only `migrate` imports alembic; a node never does.
+"""The form of the tables, and how it came about: alembic's migrations.
+
+`upgrade` alone imports alembic; a node never does.
 
 Rules:
 1. A migration only adds, and can be run again after it broke off: MySQL commits each DDL statement by itself.

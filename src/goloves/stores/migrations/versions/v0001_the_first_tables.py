@@ -14,7 +14,7 @@ MAX_NUMBER = 2**63 - 1
 
 
 def _text(length: int) -> sa.types.TypeEngine[str]:
-    """A text that is compared byte for byte; STRICT tables of SQLite know only TEXT."""
+    """Give a text that is compared byte for byte; STRICT tables of SQLite know only TEXT."""
     from sqlalchemy.dialects.mysql import VARCHAR
 
     return (
