@@ -12,6 +12,7 @@ Once COMMIT was sent, only the few codes of `commit_aborts` say that nothing hap
 
 import enum
 import importlib
+import logging
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import quote
@@ -302,9 +303,16 @@ class MySql(Dialect):
         "1251": "upgrade the account's authentication plugin",
     }
 
+    def __init__(self, url: StoreUrl, timeout: float) -> None:
+        super().__init__(url, timeout)
+        # The driver repeats each of the server's notes on the standard error.
+        logging.getLogger("asyncmy").setLevel(logging.ERROR)
+
     def connect_arguments(self) -> dict[str, Any]:
         """utf8mb4, so that names travel as they are."""
-        arguments: dict[str, Any] = {"connect_timeout": self.timeout, "charset": "utf8mb4"}
+        # As bytes, for the driver would encode a text as Latin-1, and the server's own clients don't.
+        password = self.url.password.encode()
+        arguments: dict[str, Any] = {"connect_timeout": self.timeout, "charset": "utf8mb4", "password": password}
         if self.url.socket:
             arguments["unix_socket"] = self.url.socket
         context = self.url.ssl_context()
