@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
+import click
 import pytest
 import yaml
 
 import goloves
+from goloves.cli import main
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "goloves"
@@ -217,9 +219,6 @@ def test_the_make_commands_of_a_page_exist(page: str) -> None:
 
 
 def test_the_goloves_commands_of_the_readme_can_be_given() -> None:
-    import click
-    from goloves.cli import main
-
     lines = re.findall(r"^ {4}\.venv/bin/goloves (.+?)(?: +#.*)?$", (ROOT / "README.md").read_text(), re.MULTILINE)
     assert len(lines) >= 3
     for line in lines:
