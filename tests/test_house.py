@@ -281,8 +281,19 @@ def test_hooks_fetch_nothing() -> None:
     assert {hook["language"] for repo in hooks["repos"] for hook in repo["hooks"]} == {"system"}
 
 
-def test_the_package_alone_is_light_and_its_errors_need_nothing_else() -> None:
-    code = "import sys, goloves.errors; print(*sorted({name.split('.')[0] for name in sys.modules}))"
+EXTRAS = {"aiosqlite", "alembic", "asyncmy", "asyncpg", "cryptography", "sqlalchemy", "structlog", "uvloop"}
+
+
+@pytest.mark.parametrize("modules_of_the_client", ["goloves.errors", "goloves.cli, goloves.cli.ids"])
+def test_the_package_without_its_extras_suffices_for_those_who_only_ask_for_ids(modules_of_the_client: str) -> None:
+    code = f"import sys, {modules_of_the_client}; print(*{{name.split('.')[0] for name in sys.modules}})"
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert "goloves" in loaded
-    assert not {"sqlalchemy", "alembic", "asyncmy", "asyncpg", "aiosqlite", "uvloop", "structlog"} & set(loaded)
+    assert not EXTRAS & set(loaded)
+
+
+def test_what_the_source_imports_is_declared() -> None:
+    known = {name.replace("-", "_") for name in wanted("all")} | sys.stdlib_module_names | {"goloves"}
+    for path in SOURCE.rglob("*.py"):
+        foreign = {name.split(".")[0] for name in imports(path)} - known
+        assert not foreign, f"{path.relative_to(ROOT)} imports {foreign}, which pyproject.toml does not name"
