@@ -115,7 +115,6 @@ def set_up(config: LogConfig, stream: IO[str] | None = None) -> None:
         ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(stream)
     handler.addFilter(Repeats())

@@ -69,9 +69,10 @@ class StoresConfig(Section, frozen=True):
     timeout: float = 2.0
     """How long one call to the store may take. Too short: ranges are burned while the database is merely slow; too
     long: ids come back late after a database was away."""
-    pool: int = 8
-    """Most connections that a node opens to a store. Too few: many tags that run dry at once wait for one another; too
-    many: nodes times this has to stay below the database's own limit."""
+    pool: int = 5
+    """Most connections that a node opens to a database server. Five serve a thousand refills a second. Too few: many
+    tags that run dry at once wait for one another; too many: nodes times this has to stay below the database's own
+    limit."""
     allow_lost_commits: bool = False
     """Accept a database that may lose committed transactions in a crash (durability switched off). Numbers are then
     issued twice after such a crash; for tests only."""
