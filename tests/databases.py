@@ -1,15 +1,14 @@
-"""Real MariaDB and PostgreSQL servers for tests: started on free ports in temporary directories, gone when the tests
-are.
+"""Real MariaDB and PostgreSQL servers for tests: on free ports, in temporary directories, gone when the tests are.
 
-    from databases import mariadb, postgresql     # in a conftest.py: session-scoped, one server for each worker of
-    pytest-xdist
+    from databases import mariadb, postgresql     # in a conftest.py; each process of a test run has one of each
 
-    def test_something(mariadb: MariaDb) -> None:
+    def test_something(mariadb: Server) -> None:
         url = mariadb.fresh()                     # a store URL of an empty database
-        mariadb.kill(); mariadb.start()           # the same port and data
+        mariadb.kill()
+        mariadb.start()                           # on the same port and data
 
-A server dies with the process that started it, however that ends. Where one can't be had, `pytest.skip` names what is
-missing; with CI=true that is a failure.
+A server dies with the process that started it, however that ends. Where one can't be had, its tests are skipped by
+name; with CI set that is a failure.
 """
 
 import atexit
@@ -22,7 +21,6 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 from urllib.parse import quote
@@ -265,8 +263,10 @@ class MariaDb(Server):
 
     def _client(self, *arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            ["mariadb", "--no-defaults", f"--socket={self.directory / 'socket'}", "--default-character-set=utf8mb4"]
-            + ["-u", "root", *arguments],
+            [
+                *("mariadb", "--no-defaults", f"--socket={self.directory / 'socket'}"),
+                *("--default-character-set=utf8mb4", "-u", "root", *arguments),
+            ],
             input=text,
             capture_output=True,
             text=True,
@@ -339,8 +339,10 @@ class PostgreSql(Server):
         program = self.find("psql")
         assert program is not None
         return subprocess.run(
-            [program, "-X", "-q", "-A", "-t", "-F", "\t", "-h", str(self.data), "-p", str(self.port), "-U", "admin"]
-            + ["-d", database, *arguments],
+            [
+                *(program, "-X", "-q", "-A", "-t", "-F", "\t", "-h", str(self.data), "-p", str(self.port)),
+                *("-U", "admin", "-d", database, *arguments),
+            ],
             input=text,
             capture_output=True,
             text=True,
@@ -352,29 +354,30 @@ class PostgreSql(Server):
         self.sql(f"CREATE DATABASE {name} OWNER {USER}")
 
 
-def running(kind: type[Server]) -> Iterator[Server]:
-    """Have a server run for as long as the generator does; skip where it can't be had."""
-    missing = kind.missing()
-    if missing:
-        if os.environ.get("CI"):
+_running: dict[type[Server], Server] = {}
+
+
+def server(kind: type[Server]) -> Server:
+    """Give the one server of a kind that this process has, started at first use; skip where it can't be had."""
+    if kind not in _running:
+        missing = kind.missing()
+        if missing and os.environ.get("CI"):
             pytest.fail(missing)
-        pytest.skip(missing)
-    server = kind()
-    try:
-        server.create()
-        yield server
-    finally:
-        server.remove()
-        atexit.unregister(server.remove)
+        if missing:
+            pytest.skip(missing)
+        made = kind()
+        made.create()
+        _running[kind] = made
+    return _running[kind]
 
 
 @pytest.fixture(scope="session")
-def mariadb() -> Iterator[Server]:
-    """A MariaDB server for the whole run."""
-    yield from running(MariaDb)
+def mariadb() -> Server:
+    """A MariaDB server, shared by all tests of this process: leave it running as it was."""
+    return server(MariaDb)
 
 
 @pytest.fixture(scope="session")
-def postgresql() -> Iterator[Server]:
-    """A PostgreSQL server for the whole run."""
-    yield from running(PostgreSql)
+def postgresql() -> Server:
+    """A PostgreSQL server, shared by all tests of this process: leave it running as it was."""
+    return server(PostgreSql)
