@@ -100,14 +100,14 @@ async def _serve(config: Config, *, init: bool) -> None:
         stack.callback(marks.close)
         # One directory a node: the marks of two nodes must not be mixed (R5).
         marks.open(Path(config.server.data_dir) / "node-0")
-        guard = SegmentGuard(segments, marks)
+        name = f"{socket.gethostname()} node 0"
         service = IdService(
-            guard,
-            WorkerGuard(windows, marks),
+            SegmentGuard(segments, marks, name),
+            WorkerGuard(windows, marks, name),
             segment=config.segment,
             snowflake=config.snowflake,
             spaces=[ServedSpace(Space(name, each.layout()), each.window) for name, each in config.spaces.items()],
-            owner=f"{socket.gethostname()} pid {os.getpid()} node 0",
+            owner=f"{name} pid {os.getpid()}",
         )
         node = Node(
             service, http=listeners, limits=config.http, leaf_spaces=config.leaf.spaces, drain=config.server.drain
@@ -161,7 +161,7 @@ async def _greet(
 ) -> None:
     """Say where the node listens, which store it uses, and what to try next."""
     settled = asyncio.get_running_loop().time() + SETTLING
-    while service.readiness() and asyncio.get_running_loop().time() < settled:
+    while service.readiness() and asyncio.get_running_loop().time() < settled:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     reasons = service.readiness()
     store = address_of_store(config.segments_url)
