@@ -1,6 +1,6 @@
 """The checker knows every grant that the store committed and every id that a node issued.
 
-It holds: no id twice, each inside a grant of just that node, grants in use disjoint, and that something was issued at all.
+It holds: no id twice, each inside a grant of just that node.
 """
 
 from collections import defaultdict

@@ -1,6 +1,6 @@
-"""A cluster on virtual time: nodes that run the real service, one store, a network, clients, and a story of faults.
+"""A cluster on virtual time: nodes that run the real service, one store, a network, clients, a story of faults.
 
-All of it follows from one seed. `run(seed)` plays a story and lets the checker judge; `Outcome.story` tells what happened.
+All of it follows from one seed. `play(seed)` runs it and lets the checker judge; `Outcome.story` tells what happened.
 """
 
 import asyncio
@@ -17,7 +17,6 @@ from goloves.service import IdService, ServedSpace
 from goloves.stores.base import NewTag, Space
 from goloves.stores.guard import Marks, SegmentGuard, WorkerGuard
 from goloves.stores.memory import MemoryData, MemoryStore
-
 from simulation.checker import Checker
 from simulation.loop import HOST, START, Host, VirtualLoop
 from simulation.network import FarStore, Weather, Wire
@@ -26,7 +25,7 @@ EPOCH_MS = 1_700_000_000_000
 """Wall time, ms since 1970, at which a simulation starts."""
 
 SPACE = Space("default", Layout(41, 3, 4, epoch_ms=EPOCH_MS - 3_600_000))
-"""Eight workers of sixteen ids a millisecond: small, so that nodes meet at the same worker ids and sequences fill up."""
+"""Eight workers of sixteen ids a millisecond: so few that nodes meet at the same worker ids and sequences fill up."""
 
 WINDOW = 20.0
 """Seconds that a window is long: short, so that a minute sees many of them."""
@@ -108,8 +107,8 @@ class SimNode:
         cluster = self.cluster
         await self.wire.store.open()
         service = IdService(
-            SegmentGuard(FarStore(self.wire), self.marks),
-            WorkerGuard(FarStore(self.wire), self.marks),
+            SegmentGuard(FarStore(self.wire), self.marks, self.name),
+            WorkerGuard(FarStore(self.wire), self.marks, self.name),
             segment=SegmentConfig(target=5.0, max_step=200, refresh=10.0),
             snowflake=SnowflakeConfig(max_backward=1.0, max_forward=2.0),
             spaces=[ServedSpace(SPACE, WINDOW)],

@@ -2,8 +2,8 @@
 
 Rules:
 1. Nothing waits: when nothing is ready, time jumps to the next timer. Same seed, same run.
-2. A callback belongs to the node in whose context it was made. While that node is paused its callbacks are put aside, in
-   order; when it is killed they are thrown away. What belongs to no node is the network's and the store's.
+2. A callback belongs to the node in whose context it was made. While that node is paused its callbacks are put aside
+   in order; when it is killed they are thrown away. What belongs to no node is the network's and the store's.
 """
 
 import asyncio
@@ -91,7 +91,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._tasks.append(task)
         return task
 
-    def call_soon(self, callback: Any, *args: Any, context: contextvars.Context | None = None) -> asyncio.Handle:
+    def call_soon(  # type: ignore[override]
+        self, callback: Any, *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.Handle:
         if self._over:
             return asyncio.Handle(callback, args, self)
         context = contextvars.copy_context() if context is None else context
@@ -103,7 +105,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         box.append(handle)
         return handle
 
-    def call_at(
+    def call_at(  # type: ignore[override]
         self, when: float, callback: Any, *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.TimerHandle:
         context = contextvars.copy_context() if context is None else context

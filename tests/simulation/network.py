@@ -1,6 +1,6 @@
 """The network between a node and the store: it delays, loses, doubles and cuts, and it is honest about what is known.
 
-A call happens at the store at one instant, in nobody's context, so that a node that dies or sleeps meanwhile changes nothing.
+A call happens at the store at one instant, in nobody's context: a node that dies or sleeps meanwhile changes nothing.
 What the caller learns is what a driver over TCP could know: refused (it did not happen), or unknown (it may have).
 """
 
@@ -13,9 +13,8 @@ from typing import Any, TypeVar
 
 from goloves.core.grants import Range, Window
 from goloves.errors import GolovesError, StoreUnavailable, UnknownOutcome
-from goloves.stores.base import Claim, NewTag, Space, Tag, TagChange
+from goloves.stores.base import Claim, Mark, NewTag, Space, Tag, TagChange
 from goloves.stores.memory import MemoryStore
-
 from simulation.checker import Checker
 from simulation.loop import VirtualLoop
 
@@ -144,6 +143,10 @@ class FarStore:
 
     async def halt(self, reason: str) -> None:
         await self._wire.call("halt", lambda: self._store.halt(reason), idempotent=True)
+
+    async def write_marks(self, node: str, marks: Iterable[Mark]) -> None:
+        listed = list(marks)
+        await self._wire.call("write_marks", lambda: self._store.write_marks(node, listed), idempotent=True)
 
     async def allocate(self, tag: str, size: int, *, exact: bool = False) -> Range:
         return await self._wire.call(
