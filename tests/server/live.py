@@ -1,6 +1,7 @@
 """A node on a free port of loopback, in a thread with its own event loop, for tests that speak to it over sockets."""
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -85,8 +86,7 @@ class LiveNode:
     ) -> None:
         self.begin_stop()
         self._thread.join(PATIENCE)
-        for listener in self._listeners:
-            close_listener(listener)
+        self.close_listeners()
         if self._thread.is_alive():
             raise TimeoutError("the node did not stop")
         if self._error is not None:
@@ -107,6 +107,20 @@ class LiveNode:
             if time.monotonic() > deadline:
                 raise TimeoutError("it did not happen")
             threading.Event().wait(0.005)
+
+    def delete_tag(self, tag: str) -> None:
+        """Delete a tag in the store, behind the service's back."""
+        asyncio.run_coroutine_threadsafe(self.store.delete_tag(tag), self._loop).result(PATIENCE)
+
+    def release_store(self) -> None:
+        """Let allocations go on, whether the node still runs or not."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self.store.flowing.set)
+
+    def close_listeners(self) -> None:
+        """Close the listeners, which are the test's and not the node's."""
+        for listener in self._listeners:
+            close_listener(listener)
 
     def begin_stop(self) -> None:
         """Tell the node to stop; leaving `with` waits for it."""

@@ -35,14 +35,15 @@ class ClosedError(Exception):
 
 
 class Client:
-    """A connection."""
+    """A connection. `buffers`: bytes that the kernel keeps for it, each way; 0 leaves that to the kernel."""
 
-    def __init__(self, address: Address, *, receive_buffer: int = 0) -> None:
+    def __init__(self, address: Address, *, buffers: int = 0) -> None:
         family = socket.AF_UNIX if address.path else socket.AF_INET6 if ":" in address.host else socket.AF_INET
         self.socket = socket.socket(family, socket.SOCK_STREAM)
         self.socket.settimeout(PATIENCE)
-        if receive_buffer:
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        if buffers:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffers)
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffers)
         try:
             self.socket.connect(address.path or (address.host, address.port))
         except OSError:
