@@ -310,6 +310,30 @@ def test_a_database_that_is_away_at_the_start_is_waited_for(start: Start, databa
     assert server.stop() == Exit.DONE
 
 
+def test_a_store_that_does_not_answer_keeps_nobody_from_reading_where_it_listens_and_from_stopping_it(
+    start: Start,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        server = start("--store", f"mysql://u:p@127.0.0.1:{port}/d", GOLOVES_STORES__TIMEOUT="60")
+        server.says(r"^  waits    the store has not answered yet$")
+        server.says(r"^  try      curl http://127\.0\.0\.1:\d+/api/segment/get/default$")
+        assert server.stop() == Exit.DONE
+    assert "stopped" in server.said.splitlines()[-1]
+
+
+def test_another_layout_than_the_one_stored_with_the_space_gives_no_ids_and_says_why(start: Start) -> None:
+    server = start()
+    server.ready()
+    server.stop()
+    server = start(GOLOVES_SPACES__DEFAULT__PRESET="js53")
+    says = (
+        server.ended() if server.process.poll() is not None else server.says("was registered with the layout time 41")
+    )
+    assert says
+    assert "A space never changes: configure the registered layout, or use a space of another name" in server.said
+
+
 # --- logs ---
 
 
