@@ -152,13 +152,26 @@ def test_a_module_that_no_extra_brings_is_unexpected() -> None:
     assert "unexpected: ModuleNotFoundError" in ending(ModuleNotFoundError("No module named 'x'", name="x"))[1]
 
 
+def without_extras(*words: str) -> subprocess.CompletedProcess[str]:
+    """Run a command line where nothing is installed but what the package alone brings."""
+    code = f"import sys\nfor name in {sorted(EXTRAS)!r}: sys.modules[name] = None\nfrom goloves.cli import main\nmain()"
+    return subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+
+
 @pytest.mark.parametrize("command", ["serve", "migrate", "check", "tag list"])
 def test_without_the_server_s_extra_the_commands_that_need_it_name_it(command: str) -> None:
-    code = f"import sys\nfor name in {sorted(EXTRAS)!r}: sys.modules[name] = None\nfrom goloves.cli import main\nmain()"
-    done = subprocess.run([sys.executable, "-c", code, *command.split()], capture_output=True, text=True, check=False)
+    done = without_extras(*command.split())
     assert done.returncode == Exit.CONFIG, done.stderr
     assert "pip install 'goloves[server]'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_without_the_extras_ids_can_be_asked_for_and_decoded() -> None:
+    assert without_extras("decode", "1").stdout.startswith("time      2010-11-04T01:42:54.657Z\n")
+    assert without_extras("config", "show").returncode == Exit.DONE
+    asked = without_extras("next", "order", "--server", "127.0.0.1:1")
+    assert asked.returncode == Exit.UNAVAILABLE
+    assert "can't be reached" in asked.stderr
 
 
 def test_the_group_can_be_told_another_name() -> None:
