@@ -5,6 +5,7 @@ import re
 import socket
 import struct
 from contextlib import ExitStack
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -157,7 +158,8 @@ def test_when_all_leave_too_much_unread_the_one_stalled_longest_is_cut() -> None
         clients = [stack.enter_context(Client(node.address, buffers=4096)) for _ in range(8)]
         for number, client in enumerate(clients):
             client.send(BATCH * 500)
-            node.wait_for(lambda number=number: shared.counters.cut_too_much_unread + len(shared.stalled) == number + 1)
+            wanted = number + 1
+            node.wait_for(lambda: shared.counters.cut_too_much_unread + len(shared.stalled) == wanted)  # noqa: B023
         assert node.call(lambda: shared.counters.cut_too_much_unread) > 0
         assert node.call(lambda: shared.unread) <= 20_000
         with pytest.raises(ClosedError):
@@ -269,7 +271,7 @@ def test_what_comes_from_the_caches_is_what_comes_the_long_way(node: LiveNode) -
         for _ in range(4):
             with Client(node.address) as client:
                 answers.append(plain(client.send(request).half_close().read_to_end()))
-        cached += node.call(lambda request=request: request in shared.prepared)
+        cached += node.call(partial(shared.prepared.__contains__, request))
         node.call(shared.forget)
         with Client(node.address) as client:
             long_way = plain(client.send(b"\r\n" + request).half_close().read_to_end())
