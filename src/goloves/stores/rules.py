@@ -229,6 +229,8 @@ def check_extension(held: Window, fence: int | None, nonce: str, floor: int) -> 
         raise WindowLost(f"{who} was claimed by another node (fence {fence}, ours was {held.fence})")
     if fence < held.fence:
         raise _went_backwards(f"the store has fence {fence} for {who}, which it had granted under fence {held.fence}")
+    if not nonce:
+        raise WindowLost(f"a repair of the store ended the window of {who}")
     if nonce != held.nonce:
         raise _went_backwards(f"the store granted fence {fence} of {who} twice")
     if floor < held.end:
@@ -277,4 +279,5 @@ def _past_end(layout: Layout) -> TimeUsedUp:
 
 
 def _went_backwards(what: str) -> StoreWentBackwards:
-    return StoreWentBackwards(f"{what}; it was set back, so look into it, then run: goloves repair", whole_store=True)
+    """Say that a window shows it: the whole store was set back, and the guard will halt it (R6)."""
+    return StoreWentBackwards(f"{what}: the store was set back; look into it, then run: goloves repair")
