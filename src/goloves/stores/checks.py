@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from goloves.errors import StoreRefused
 from goloves.stores import schema
-from goloves.stores.dialects import Dialect
+from goloves.stores.dialects import Dialect, Verdict
 
 LOOKED_AT = 10_000
 """Rows of `leaf_alloc` whose numbers are looked at when a store is opened: a second's worth for no database, and most
@@ -186,8 +186,8 @@ def _check_rights(connection: Connection, dialect: Dialect, *, migrated: bool) -
         try:
             connection.execute(table.update().where(text("1 = 0")).values({column.name: column}))
         except DBAPIError as error:
-            if error.connection_invalidated:
-                raise
+            if dialect.verdict(error, committing=False) is not Verdict.FAILED:
+                raise  # another node writes at this moment, or the connection is gone: no word about rights
             raise StoreRefused(
                 f"{dialect.url.address} does not let us write {table.name} ({dialect.words(error)}); grant SELECT,"
                 " INSERT, UPDATE and DELETE on its tables"
