@@ -14,7 +14,7 @@ EPOCH = $(shell git log -1 --format=%ct 2>/dev/null || echo 1700000000)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help venv run test lint format build requirements clean
+.PHONY: help venv run test faults lint format build requirements clean
 
 help:  ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -27,6 +27,10 @@ run: .venv/server.stamp  ## start a server: SQLite under ./data, HTTP on 127.0.0
 test: .venv/dev.stamp  ## run the whole test suite with coverage; installs the databases that it needs, where it may
 	@scripts/test-packages
 	$(BIN)/pytest -n $(JOBS) --cov --cov-report=term-missing:skip-covered --durations=10 $(ARGS)
+
+faults: .venv/dev.stamp  ## run every test of faults on real processes: kills, clocks, disks, failovers
+	@scripts/test-packages
+	$(BIN)/pytest -n $(JOBS) -m '' tests/faults $(ARGS)
 
 lint: .venv/dev.stamp  ## check style, types and shell scripts
 	$(BIN)/ruff check .
