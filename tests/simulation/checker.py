@@ -2,7 +2,8 @@
 
 It holds: no id twice, each inside a grant of just that node. One bound, as the guarantees state it: from the moment at
 which a store was set back until it is halted and repaired, it grants again what it has forgotten. Grants of
-that time are suspect, and an id out of one may repeat another. Nothing else may.
+that time are suspect, and an id out of one may repeat another. Nothing else may; and a node that has itself issued
+higher numbers than such a grant holds must not use it.
 """
 
 from collections import defaultdict
@@ -24,6 +25,8 @@ class Checker:
     """Node and tag to the ranges that the store committed for it."""
     suspect_ranges: dict[tuple[str, str], list[Range]] = field(default_factory=lambda: defaultdict(list))
     suspect_windows: dict[tuple[str, str], list[Window]] = field(default_factory=lambda: defaultdict(list))
+    reached: dict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
+    """Node and tag to the end of the highest number that it issued and remembers."""
     repeated: int = 0
     """Ids that came twice within the bound."""
     windows: dict[tuple[str, str], list[Window]] = field(default_factory=lambda: defaultdict(list))
@@ -36,7 +39,10 @@ class Checker:
     layouts: dict[str, Layout] = field(default_factory=dict)
     issued: int = 0
 
-    def granted_range(self, node: str, granted: Range, *, suspect: bool = False) -> None:
+    def granted_range(self, node: str, granted: Range, *, suspect: bool = False, reached: int = 0) -> None:
+        """`reached`: what the node had reached when it sent the request. Below that it has to refuse the grant."""
+        if granted.start < reached:
+            return
         self.ranges[node, granted.tag].append(granted)
         if suspect:
             self.suspect_ranges[node, granted.tag].append(granted)
@@ -50,6 +56,13 @@ class Checker:
         for span in spans:
             self.issued += len(span)
             self.spans[tag].append((span.start, span.stop, node))
+            self.reached[node, tag] = max(self.reached[node, tag], span.stop)
+
+    def forgets(self, node: str) -> None:
+        """The node lost its state, or got another's."""
+        for of_node, tag in list(self.reached):
+            if of_node == node:
+                self.reached[of_node, tag] = 0
 
     def issued_ids(self, node: str, space: str, spans: list[range]) -> None:
         seen = self.ids[space]
@@ -97,7 +110,9 @@ class Checker:
                     raise Duplicate(f"{node} issued {start} of the tag {tag}, which {last_node} issued before")
             last_end, last_node = end, node
             if not any(granted.start <= start and end <= granted.end for granted in granted_to[node]):
-                raise Duplicate(f"{node} issued [{start}, {end}) of the tag {tag}, which the store did not grant to it")
+                raise Duplicate(
+                    f"{node} issued [{start}, {end}) of the tag {tag}, which it was not granted, or not to use"
+                )
 
     def _joined(self, node: str, tag: str) -> list[Range]:
         """Ranges of a node, adjoining ones as one: a span may cover two of them."""

@@ -94,6 +94,7 @@ class SimNode:
     def start(self, *, keep_state: bool = True) -> None:
         if not keep_state:
             self.marks = Marks()
+            self.cluster.checker.forgets(self.name)
         self.host = Host(self.name)
         context = contextvars.copy_context()
         context.run(HOST.set, self.host)

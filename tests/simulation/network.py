@@ -82,7 +82,13 @@ class Wire:
             if again:
                 self.happened["doubled"] += 1
                 self.loop.outside(
-                    self._happen, what, make, granted, answer, None, delay=there + rng.uniform(0, 8 * TIMEOUT)
+                    self._happen,
+                    what,
+                    make,
+                    granted,
+                    answer,
+                    None,
+                    delay=there + rng.choice([1.0, 4.0, 12.0]) * TIMEOUT * rng.random(),
                 )
         try:
             async with asyncio.timeout(TIMEOUT):
@@ -156,10 +162,16 @@ class FarStore:
         await self._wire.call("write_marks", lambda: self._store.write_marks(node, listed), idempotent=True)
 
     async def allocate(self, tag: str, size: int, *, exact: bool = False) -> Range:
-        return await self._wire.call(
+        wire = self._wire
+        reached = wire.checker.reached[wire.node, tag]
+
+        def note(granted: Range) -> None:
+            wire.checker.granted_range(wire.node, granted, suspect=wire.suspect(), reached=reached)
+
+        return await wire.call(
             "allocate",
             lambda: self._store.allocate(tag, size, exact=exact),
-            granted=self._granted_range,
+            granted=note,
             idempotent=True,
         )
 
@@ -198,9 +210,6 @@ class FarStore:
 
     async def release(self, window: Window, floor: int) -> None:
         await self._wire.call("release", lambda: self._store.release(window, floor), idempotent=True)
-
-    def _granted_range(self, granted: Range) -> None:
-        self._wire.checker.granted_range(self._wire.node, granted, suspect=self._wire.suspect())
 
     def _granted_window(self, window: Window) -> None:
         self._wire.checker.granted_window(self._wire.node, window, suspect=self._wire.suspect())

@@ -183,6 +183,7 @@ async def copy_state(cluster: Cluster, node: SimNode) -> None:
     cluster.happened["copied state"] += 1
     node.kill()
     node.marks = copy.deepcopy(other.marks)
+    cluster.checker.forgets(node.name)
     node.start()
 
 

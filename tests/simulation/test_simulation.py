@@ -1,5 +1,6 @@
 """Hundreds of stories a run, and that each mutant is noticed within as many."""
 
+import sys
 from collections import Counter
 from collections.abc import Iterator
 
@@ -12,16 +13,19 @@ from simulation.mutants import MUTANTS
 CHUNKS = 20
 SEEDS_PER_CHUNK = 100
 
-FAULTS = """pause, crash, restart, clock step, lost answer, lost request, late, doubled, refused, restore, lowered, deleted,
-deleted by SQL, leaf, copied state, halted, repair"""
+FAULTS = """pause, crash, restart, clock step, lost answer, lost request, late, doubled, refused, restore, lowered,
+deleted, deleted by SQL, leaf, copied state, halted, repair"""
 
 
 @pytest.fixture(autouse=True)
-def silence() -> Iterator[None]:
-    """Stories are told by the cluster; what the nodes log of them would only slow it down."""
+def quick() -> Iterator[None]:
+    """Nothing is logged and nothing traced (for coverage): three times as many stories in the same time."""
+    configured, trace = structlog.get_config(), sys.gettrace()
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
+    sys.settrace(None)
     yield
-    structlog.reset_defaults()
+    sys.settrace(trace)
+    structlog.configure(**configured)
 
 
 @pytest.mark.timeout(600)
