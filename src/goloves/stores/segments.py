@@ -44,6 +44,8 @@ class SqlSegments(Session):
 
     async def allocate(self, tag: str, size: int, *, exact: bool = False) -> Range:
         rules.check_size(size)
+        if self._failover.own_halt:
+            raise rules.store_halted(self._failover.own_halt)
         granted = await self._run(lambda connection: self._allocate(connection, tag, size, exact))
         if isinstance(granted, GolovesError):
             raise granted

@@ -9,7 +9,7 @@ Rules (SAFETY R8 for embedded stores):
 import asyncio
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
@@ -20,6 +20,7 @@ from goloves.errors import StoreRefused, StoreUnavailable, StoreWentBackwards
 from goloves.stores import checks, migrations, schema
 from goloves.stores.database import Database
 from goloves.stores.dialects import DIALECTS
+from goloves.stores.failover import Failover, Policy, Skip
 from goloves.stores.repair import PATIENCE, SqlRepair
 from goloves.stores.session import Session
 from goloves.stores.urls import StoreUrl
@@ -40,6 +41,10 @@ class Options:
     """Accept a database that loses commits in a crash."""
     create: bool = False
     """Create an embedded store that does not exist (R8)."""
+    failover: Policy = "halt"
+    """What to do when the store's server became another (R7)."""
+    skip: Skip = field(default_factory=Skip)
+    """How far `failover = "skip"` goes on."""
     repairing: bool = False
     """Open the store for `goloves repair`: don't insist on its identity, which the repair is about to renew."""
 
@@ -59,6 +64,7 @@ class SqlStore(SqlRepair, SqlWorkers, Session):
         )
         self._options = options
         self._layouts = {}
+        self._failover = Failover(dialect, options.failover, options.skip)
         self._opening = asyncio.Lock()
         self._file = Path(url.database).absolute() if dialect.embedded else None
         self._inode: tuple[int, int] | None = None
@@ -83,6 +89,7 @@ class SqlStore(SqlRepair, SqlWorkers, Session):
     async def close(self) -> None:
         """Let go of all connections; see `base.Store.close`."""
         self._opened = False
+        self._database.watch(None)
         await self._database.close()
 
     async def create(self) -> None:
@@ -115,7 +122,12 @@ class SqlStore(SqlRepair, SqlWorkers, Session):
         self._check_migrated("a repair")
         values = {"halt": "", "machine": self._machine()}
         statement = update(schema.meta).where(schema.meta.c.id == schema.META_ID).values(values)
-        await self._run(lambda connection: connection.execute(statement).rowcount)
+
+        def work(connection: Connection) -> None:
+            self._failover.accept(connection)
+            connection.execute(statement)
+
+        await self._run(work)
 
     # --- opening ---
 
@@ -140,6 +152,10 @@ class SqlStore(SqlRepair, SqlWorkers, Session):
             )
         elif self._file is not None:
             await self._bind_machine(facts.machine)
+        self._failover.migrated = facts.migrated
+        if not self._options.repairing:
+            self._database.watch(self._failover.meet)
+            await self._database.run(lambda connection: None, write=False)
 
     def _examine(self, connection: Connection) -> checks.Facts:
         return checks.look(connection, self._dialect)
