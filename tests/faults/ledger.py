@@ -11,7 +11,7 @@ After the store was set back on purpose the grants of both its histories may ove
 hold all the same wherever the promise does, and that is what is checked.
 """
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -75,6 +75,15 @@ class Ledger:
         """How many ids were received."""
         return sum(stop - start for spans in self.numbers.values() for start, stop, _, _ in spans) + sum(
             map(len, self.ids.values())
+        )
+
+    def unused(self, granted: Granted, tag: str) -> int:
+        """Count the grants of a tag of which no client received anything."""
+        starts = sorted(start for start, _, _, _ in self.numbers[tag])
+        return sum(
+            bisect_left(starts, grant.low) == bisect_left(starts, grant.high)
+            for grant in granted.numbers[tag]
+            if not grant.base
         )
 
     def check(
