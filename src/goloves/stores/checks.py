@@ -76,8 +76,8 @@ def look(connection: Connection, dialect: Dialect) -> Facts:
     if not has_leaf:
         raise StoreRefused(f"{where} lacks the table leaf_alloc; restore it from a backup, then run: goloves repair")
     binary = _check_leaf(inspector, dialect)
-    _check_numbers(connection, where)
     _check_rights(connection, dialect, migrated=has_version)
+    _check_numbers(connection, where)
     if not has_version:
         return Facts(migrated=False, binary_names=binary)
     row = connection.execute(select(schema.meta.c.uuid, schema.meta.c.machine)).one_or_none()

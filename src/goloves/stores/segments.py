@@ -121,7 +121,7 @@ class SqlSegments(Session):
         max_id = connection.execute(self._select_number(tag)).scalar()
         if max_id is None:
             return rules.unknown_tag(tag)
-        if max_id < row.mark:
+        if self.has_marks and max_id < row.mark:
             return self._halt_tag(connection, tag, max_id, row.mark)
         if max_id < 0:
             return rules.absurd_number(tag, max_id)
