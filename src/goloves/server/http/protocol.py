@@ -186,41 +186,34 @@ class HttpConnection(asyncio.Protocol):
         requests = self._requests
         shared = self._shared
         if self.prepared is not NOTHING:
-            # At rest: most often this is one request, all of it.
+            # At rest: most often this is one request, all of it, and for an id that is at hand.
+            plain = shared.read_plain(data)
+            hit = shared.targets.get(plain) if plain is not None else None
+            if hit is not None:
+                take, heads, single = hit
+                number = take()
+                if number is not None:
+                    self.served += 1
+                    body = single % number
+                    self._write(heads[len(body)] + body)
+                    shared.admit(data, hit)
+                    return
             requests.receive(data)
-            request = requests.next()
-            if type(request) is Request and not requests.waiting:
-                accept = request.accept
-                hit = shared.targets.get(request.line if accept is None else request.line + b"\n" + accept)
-                if hit is not None and request.keep_alive and request.minor:
-                    take, heads, single = hit
-                    number = take()
-                    if number is not None:
-                        self.served += 1
-                        body = single % number
-                        self._write(heads[len(body)] + body)
-                        if request.bare:
-                            shared.admit(data, hit)
-                        return
-            self._answer_on(request)
-        elif self._linger:
-            return
-        else:
+            self._answer_on()
+        elif not self._linger:
             requests.receive(data)
             if self._waiting is None and self._turn is None and not self._paused:
                 self._answer_on()
             elif requests.waiting > KEPT:
                 self._stop_reading()
 
-    def _answer_on(self, event: object = None) -> None:
-        """Answer `event` and what else has arrived, as far as that goes without waiting."""
+    def _answer_on(self) -> None:
+        """Answer what has arrived, as far as that goes without waiting."""
         self.prepared = NOTHING
         requests = self._requests
         gathered: list[bytes] = []
         size = 0
-        if event is None:
-            event = requests.next()
-        while event is not None:
+        while (event := requests.next()) is not None:
             if type(event) is Request:
                 answer = self._answer(event)
                 if answer is None:
@@ -247,7 +240,6 @@ class HttpConnection(asyncio.Protocol):
                 return
             else:
                 gathered.append(CONTINUE_ANSWER)
-            event = requests.next()
         self._put(gathered)
         self._rest()
 

@@ -18,7 +18,7 @@ from goloves.server.http.draws import Forms, Prepared
 from goloves.server.http.routes import Routes
 from goloves.server.limits import HttpLimits
 from goloves.service import IdService
-from goloves.wire.http1 import Limits, Request
+from goloves.wire.http1 import Limits, Request, plain_reader
 
 if TYPE_CHECKING:
     from goloves.server.http.protocol import HttpConnection
@@ -42,9 +42,7 @@ never hold the node up for more than a fraction of a millisecond."""
 REFUSED_AT_ONCE = 256
 """Connections over the limit that are told so at once; the next ones are cut without a word."""
 
-Prepareds = dict[bytes, Prepared]
-
-NOTHING: Prepareds = {}
+NOTHING: dict[bytes, Prepared] = {}
 """What a connection knows that must take the long way."""
 
 
@@ -104,8 +102,9 @@ class HttpShared:
         self.forms = Forms()
         self.routes = Routes(service, limits, leaf_spaces or {}, self.forms)
         self.counters = HttpCounters()
-        self.targets: Prepareds = {}
-        self.prepared: Prepareds = {}
+        self.read_plain = plain_reader(self.wire_limits)
+        self.targets: dict[tuple[bytes, bytes | None], Prepared] = {}
+        self.prepared: dict[bytes, Prepared] = {}
         self.date = b""
         self.draining = False
         self.open = 0
@@ -139,11 +138,11 @@ class HttpShared:
     def remember(self, request: Request, prepared: Prepared) -> None:
         """Keep the way to answer a request line; queries that change with each request would fill the place."""
         line, accept = request.line, request.accept
-        if b"?" in line and not line.endswith(b"?count=1"):
+        if (b"?" in line and not line.endswith(b"?count=1")) or len(line) + len(accept or b"") > PREPARED_BYTES:
             return
         if len(self.targets) >= TARGETS_KEPT:
             self.targets.clear()
-        self.targets[line if accept is None else line + b"\n" + accept] = prepared
+        self.targets[line, accept] = prepared
 
     def admit(self, data: bytes, prepared: Prepared) -> None:
         """Keep the way to answer these bytes, if they are seen again."""
