@@ -73,6 +73,8 @@ class SegmentBuffer:
 
     def take_range(self, size: int) -> range | None:
         """Give `size` consecutive numbers out of the current range, or None if it has not that many left."""
+        if self._next == self._end and self._ahead:
+            self._turn()
         start = self._next
         if self._end - start < size:
             return None

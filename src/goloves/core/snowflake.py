@@ -147,8 +147,6 @@ class SnowflakeGenerator:
             self.why = Why.CLOCK_BACKWARDS
             return False
         t = self._t
-        if now <= t and self._next < self._limit:
-            return True
         full = now <= t
         t = t + 1 if full else now
         if t - self._highest > self._lead:
