@@ -49,14 +49,18 @@ class Failover:
 
     def meet(self, connection: Connection) -> None:
         """Look at the server behind a new connection, and act if it is another one."""
+        before = self._seen  # held before the question was sent: two answers may cross
         server = self._look(connection)
         if server is None:
             return
         if self.migrated:
-            self._compare(connection, server)
-        elif self._seen is not None:
-            self._act_alone(self._difference(server, self._seen.name))
-        self._seen = server
+            difference = self._compare(connection, server, before)
+        else:
+            difference = self._difference(server, before.name if before else "", before)
+            self._act_alone(difference)
+        seen = self._seen
+        if difference or seen is None or seen.name != server.name or seen.position < server.position:
+            self._seen = server
 
     def accept(self, connection: Connection) -> None:
         """Take the present server for the known one: part of a repair's last transaction."""
@@ -77,15 +81,15 @@ class Failover:
             if not connection.invalidated:
                 connection.rollback()
 
-    def _compare(self, connection: Connection, server: Server) -> None:
+    def _compare(self, connection: Connection, server: Server, before: Server | None) -> str:
         table = schema.meta
         row = connection.execute(select(*table.c).where(table.c.id == schema.META_ID)).one()
-        difference = self._difference(server, row.server)
+        difference = self._difference(server, row.server, before)
         if row.server == server.name and not difference:
             connection.rollback()
-            return
+            return ""
         row = connection.execute(select(*table.c).where(table.c.id == schema.META_ID).with_for_update()).one()
-        difference = self._difference(server, row.server)
+        difference = self._difference(server, row.server, before)
         values: dict[str, object] = {"server": server.name}
         if difference:
             log.critical(
@@ -98,6 +102,7 @@ class Failover:
                 self._skip_time(connection)
         connection.execute(update(table).where(table.c.id == schema.META_ID).values(values))
         connection.commit()
+        return difference
 
     def _skip_time(self, connection: Connection) -> None:
         table = schema.space
@@ -115,12 +120,11 @@ class Failover:
         if self._policy != "ignore":
             self.own_halt = self.own_halt or difference
 
-    def _difference(self, server: Server, known: str) -> str:
+    def _difference(self, server: Server, known: str, before: Server | None) -> str:
         if self._policy == "ignore":
             return ""
         if known and server.name != known:
             return f"the server is {server.name}, it was {known}; commits may have been lost in between"
-        before = self._seen
         if before is not None and before.name == server.name and server.position < before.position:
             return (
                 f"the log of the server {server.name} stands at {server.position}, this node saw {before.position};"
