@@ -1,4 +1,4 @@
-"""`make simulate SEEDS=20000`: many stories, on all cores. A story that fails is told, with the seed that replays it."""
+"""`make simulate SEEDS=20000`: many stories, on all cores. One that fails is told, with the seed that replays it."""
 
 import sys
 from collections import Counter
