@@ -1,6 +1,7 @@
-"""The stores that faults are provoked on."""
+"""The stores that faults are provoked on, and the figures that tests note: what was provoked, served and lost."""
 
-from collections.abc import Iterator
+import statistics
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,46 @@ from faults.ground import Ground, prepared
 from stores.backends import Served, Sqlite
 
 __all__ = ["mariadb", "postgresql"]
+
+FIGURE = "faults: "
+"""Begins the name of each figure among a test's properties."""
+
+Note = Callable[..., None]
+
+
+@pytest.fixture
+def note(record_property: Callable[[str, object], None]) -> Note:
+    """Note figures by name, for the summary of the run; a list is shown as median and highest."""
+
+    def note(**figures: float | list[float]) -> None:
+        for name, value in figures.items():
+            shown = f"{value:g}" if not isinstance(value, list) else _spread(value)
+            record_property(FIGURE + name, shown)
+
+    return note
+
+
+def _spread(values: list[float]) -> str:
+    return f"{statistics.median(values):.2f} (most {max(values):.2f}, of {len(values)})" if values else "none"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show the figures of this run."""
+    lines = [
+        f"{report.nodeid.rpartition('::')[2]}: " + ", ".join(figures)
+        for report in terminalreporter.getreports("passed")
+        if (
+            figures := [
+                f"{name.removeprefix(FIGURE)} {value}"
+                for name, value in report.user_properties
+                if name.startswith(FIGURE)
+            ]
+        )
+    ]
+    if lines:
+        terminalreporter.section("what was provoked, served and measured (s)")
+        for line in lines:
+            terminalreporter.line(line)
 
 
 @pytest.fixture(params=["sqlite", "mariadb", "postgresql"])

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from faults.conftest import Note
 from faults.ground import BRISK, TAGS, Ground
 from faults.ledger import Ledger
 from faults.load import Load, all_routes
@@ -55,7 +56,7 @@ def all_refused(load: Load, nodes: list[Node]) -> None:
 
 @pytest.mark.parametrize("how", WAYS_TO_GO)
 def test_while_a_database_is_away_nodes_serve_from_their_buffers_then_refuse_in_time_then_go_on_by_themselves(
-    served: Ground, how: str
+    served: Ground, how: str, note: Note
 ) -> None:
     leave, come_back = WAYS_TO_GO[how]
     ledger = Ledger()
@@ -78,10 +79,11 @@ def test_while_a_database_is_away_nodes_serve_from_their_buffers_then_refuse_in_
         assert [node.stop() for node in nodes] == [0, 0]
         assert all(len(node.lives) == 1 for node in nodes)
     assert len(recoveries) == 6
+    note(received=ledger.received, back_after=recoveries)
     assert statistics.median(recoveries) < BACK, recoveries
 
 
-def test_nodes_don_t_storm_a_database_that_is_away(served: Ground, proxy: Proxy) -> None:
+def test_nodes_don_t_storm_a_database_that_is_away(served: Ground, proxy: Proxy, note: Note) -> None:
     ledger = Ledger()
     with Cluster(served.through(proxy.port), settings=BRISK) as cluster:
         nodes = cluster.start(3)
@@ -97,13 +99,16 @@ def test_nodes_don_t_storm_a_database_that_is_away(served: Ground, proxy: Proxy)
             back = time.monotonic()
             recoveries = [load.wait_served(1, "segment", node.name, since=back) for node in nodes]
         served.check(ledger, cluster)
+    note(attempts=attempts, within=seconds, back_after=recoveries)
     # Ranges and windows ask each for themselves, once in half a second or more on the long run.
     assert 1 <= attempts <= len(nodes) * (4 * seconds + 6), f"{attempts} attempts in {seconds:.1f} s"
     assert statistics.median(recoveries) < BACK, recoveries
 
 
 @pytest.mark.full
-def test_answers_that_are_five_seconds_late_cost_ranges_and_repeat_nothing(served: Ground, proxy: Proxy) -> None:
+def test_answers_that_are_five_seconds_late_cost_ranges_and_repeat_nothing(
+    served: Ground, proxy: Proxy, note: Note
+) -> None:
     ledger = Ledger()
     with Cluster(served.through(proxy.port), settings=BRISK) as cluster:
         nodes = cluster.start(2)
@@ -121,13 +126,14 @@ def test_answers_that_are_five_seconds_late_cost_ranges_and_repeat_nothing(serve
             recoveries = [load.wait_served(1, "segment", node.name, since=back) for node in nodes]
             load.wait_served(1000)
         served.check(ledger, cluster)
+    note(received=ledger.received, back_after=recoveries)
     assert statistics.median(recoveries) < 10 * BACK, recoveries
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("way", ["up", "down"])
 def test_what_a_network_held_back_one_way_and_delivers_late_repeats_nothing(
-    served: Ground, proxy: Proxy, way: str
+    served: Ground, proxy: Proxy, way: str, note: Note
 ) -> None:
     ledger = Ledger()
     with Cluster(served.through(proxy.port), settings=BRISK) as cluster:
@@ -147,12 +153,13 @@ def test_what_a_network_held_back_one_way_and_delivers_late_repeats_nothing(
                 recoveries += [load.wait_served(1, "segment", node.name, since=back) for node in nodes]
             load.wait_served(1000)
         served.check(ledger, cluster)
+    note(received=ledger.received, back_after=recoveries)
     assert statistics.median(recoveries) < 2 * BACK, recoveries
 
 
 @pytest.mark.parametrize("loss", ["lose the answer", "lose the request"])
 def test_commits_whose_outcome_is_never_known_burn_ranges_and_repeat_nothing(
-    served: Ground, proxy: Proxy, loss: str
+    served: Ground, proxy: Proxy, loss: str, note: Note
 ) -> None:
     ledger = Ledger()
     with Cluster(served.through(proxy.port), settings=BRISK) as cluster:
@@ -170,6 +177,7 @@ def test_commits_whose_outcome_is_never_known_burn_ranges_and_repeat_nothing(
         granted = served.witness.gather()
         served.check(ledger, cluster)
         unused = sum(ledger.unused(granted, tag) for tag in TAGS)
+    note(received=ledger.received, lost=proxy.struck, burned=unused, back_after=recoveries)
     if loss == "lose the answer":
         assert unused >= 5, "commits whose answer was lost must burn what they granted"
     assert statistics.median(recoveries) < 10 * BACK, recoveries

@@ -2,6 +2,7 @@
 
 import statistics
 
+from faults.conftest import Note
 from faults.ground import BRISK, TAGS, Ground
 from faults.ledger import Ledger
 from faults.load import Load, all_routes
@@ -11,7 +12,7 @@ START = 20.0
 """Seconds from a start to ids, at the median: ten times and more what it takes on two busy cores."""
 
 
-def test_nodes_killed_twenty_times_under_load_never_repeat_an_id(ground: Ground) -> None:
+def test_nodes_killed_twenty_times_under_load_never_repeat_an_id(ground: Ground, note: Note) -> None:
     ledger = Ledger()
     kills = 0
     recoveries: list[float] = []
@@ -29,5 +30,6 @@ def test_nodes_killed_twenty_times_under_load_never_repeat_an_id(ground: Ground)
         assert [node.stop() for node in nodes] == [0, 0]
         ground.check(ledger, cluster)
     assert kills == 20
+    note(kills=kills, received=ledger.received, cut=load.met.cut, back_after=recoveries)
     assert load.met.cut >= kills, "hardly any request was in flight when a node was killed"
     assert statistics.median(recoveries) < START
