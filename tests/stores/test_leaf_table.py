@@ -8,10 +8,9 @@ import pytest
 from databases import Server
 from goloves.core.grants import Range
 from goloves.core.layout import Layout
-from goloves.errors import NeedsMigration, StoreWentBackwards, TagExists, TagUsedUp, UnknownTag
+from goloves.errors import NeedsMigration, StoreRefused, StoreWentBackwards, TagExists, TagUsedUp, UnknownTag
 from goloves.stores import make_store
 from goloves.stores.base import Mark, NewTag, Space, TagChange
-from goloves.stores.memory import MemoryStore
 from stores.backends import PATIENT, Backend, Memory, Served, Sql, Sqlite
 from stores.contract import a_claim, assert_disjoint
 
@@ -220,7 +219,9 @@ async def test_leafs_nodes_and_ours_on_one_table_never_get_the_same_numbers(mari
     await maria.close()
 
 
-async def test_memory_says_that_an_absurd_number_is_one() -> None:
-    store = MemoryStore()
-    store.data.only_leaf = True
-    assert store.identity == "memory"
+async def test_r2_an_absurd_number_in_leafs_table_is_refused_when_it_is_used(leaf: Backend) -> None:
+    store = await leaf.node()
+    leaf.insert("broken", -7)
+    with pytest.raises(StoreRefused, match="max_id of the tag 'broken' is -7"):
+        await store.allocate("broken", 1)
+    await leaf.close()

@@ -9,8 +9,10 @@ Rules (SAFETY R8 for embedded stores):
 import asyncio
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
 from sqlalchemy import Connection, update
@@ -25,6 +27,8 @@ from goloves.stores.repair import PATIENCE, SqlRepair
 from goloves.stores.session import Session
 from goloves.stores.urls import StoreUrl
 from goloves.stores.workers import SqlWorkers
+
+T = TypeVar("T")
 
 log = structlog.get_logger("goloves.store")
 
@@ -134,15 +138,18 @@ class SqlStore(SqlRepair, SqlWorkers, Session):
     async def _open(self) -> None:
         if self._file is not None:
             self._find_file(self._file)
-        facts = await self._database.run(self._examine, write=False, opening=True)
+        facts = await self._check(self._examine, write=False)
         if facts.empty and self._options.create and self._dialect.embedded:
             await self._migrate(only_empty=True)
-            facts = await self._database.run(self._examine, write=False, opening=True)
+            facts = await self._check(self._examine, write=False)
         if facts.empty:
             raise StoreRefused(
                 f"{self._database.address} has no tables yet; make them with: goloves migrate (or start once with"
                 " --init)"
             )
+        await self._check(
+            lambda connection: checks.try_out(connection, self._dialect, migrated=facts.migrated), write=True
+        )
         self._facts = facts
         if not facts.migrated:
             log.warning(
@@ -156,6 +163,16 @@ class SqlStore(SqlRepair, SqlWorkers, Session):
         if not self._options.repairing:
             self._database.watch(self._failover.meet)
             await self._database.run(lambda connection: None, write=False)
+
+    async def _check(self, work: Callable[[Connection], T], *, write: bool) -> T:
+        """Run a check; an error of the database that a person must mend is a refusal too."""
+        try:
+            return await self._database.run(work, write=write, opening=True)
+        except StoreUnavailable as error:
+            refusal = self._dialect.refusal(error.__cause__) if error.__cause__ else ""
+            if refusal:
+                raise StoreRefused(refusal) from error
+            raise
 
     def _examine(self, connection: Connection) -> checks.Facts:
         return checks.look(connection, self._dialect)
