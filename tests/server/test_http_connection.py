@@ -314,7 +314,6 @@ def test_a_full_cache_begins_anew(node: LiveNode) -> None:
             data = b"%d" % number
             shared.remember(Request(data), way)
             shared.admit(data, way)
-            shared.admit(data, way)
         return len(shared.targets), len(shared.prepared)
 
     targets, prepared = node.call(fill)

@@ -16,7 +16,6 @@ by line and then `_meaning`, would have made of it; a test holds the two to each
 
 import functools
 import re
-from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -37,6 +36,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes of a body, which is read and dropped."""
     framing: int = 16384
     """Bytes of chunk sizes, chunk extensions and trailers of one body: an overhead without end would be free else."""
+
+    @property
+    def short(self) -> int:
+        """Bytes up to which a head is within its limits whatever its lines."""
+        return min(self.line, self.head)
 
 
 class Request(msgspec.Struct, frozen=True, gc=False):
@@ -102,25 +106,12 @@ _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,16})(?:" + _EXTENSION + rb")*\Z")
 
 
 @functools.cache
-def plain_head(headers: int) -> Callable[[bytes, int], re.Match[bytes] | None]:
-    """Give what matches a plain request of up to `headers` header lines at a place in some bytes (see `_PLAIN`)."""
-    return re.compile(_PLAIN.replace(b"HEADERS", b"%d" % headers)).match
+def plain_head(headers: int) -> re.Pattern[bytes]:
+    """Give the expression for the head of a plain request with up to `headers` header lines (see `_PLAIN`).
 
-
-def plain_reader(limits: Limits) -> Callable[[bytes], tuple[bytes, bytes | None] | None]:
-    """Give what tells the request line and Accept of bytes that are one whole plain request; None of others.
-
-    What it tells is what `Requests` would, for whoever has no use for more.
+    Who uses it instead of `Requests` compares the length with `Limits.short` as well.
     """
-    match, short = plain_head(limits.headers), min(limits.line, limits.head)
-
-    def read(data: bytes) -> tuple[bytes, bytes | None] | None:
-        plain = match(data, 0)
-        if plain is None or plain.end() != len(data) or len(data) > short:
-            return None
-        return plain.group(1, 3)  # type: ignore[return-value]
-
-    return read
+    return re.compile(_PLAIN.replace(b"HEADERS", b"%d" % headers))
 
 
 _IN_HEAD, _IN_BODY, _AT_CHUNK, _IN_CHUNK, _AFTER_CHUNK, _IN_TRAILERS, _OVER = range(7)
@@ -151,8 +142,8 @@ class Requests:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._plain = plain_head(limits.headers)
-        self._short = min(limits.line, limits.head)
+        self._plain = plain_head(limits.headers).match
+        self._short = limits.short
         self._buffer = b""
         self._pos = 0
         """Where the unread part of the buffer begins."""
@@ -201,7 +192,6 @@ class Requests:
             if self._pos == len(self._buffer):
                 return None
             plain = self._plain(self._buffer, self._pos)
-            # Each line is within its limit if all of them are together; else the general way looks at each.
             if plain is not None and plain.end() - self._pos <= self._short:
                 self._pos = plain.end()
                 return Request(plain[1], accept=plain[3])

@@ -21,7 +21,7 @@ import structlog
 from goloves.errors import GolovesError
 from goloves.server.http.answers import CLOSE, KEEP_ALIVE, NO_STORE, Answer, error_answer, problem
 from goloves.server.http.draws import Draw
-from goloves.server.http.shared import NOTHING, REFUSED_AT_ONCE, HttpShared
+from goloves.server.http.shared import NOTHING, REFUSED_AT_ONCE, SEEN, HttpShared
 from goloves.wire.http1 import Refusal, Request, Requests
 
 BATCH = 65_536
@@ -187,8 +187,8 @@ class HttpConnection(asyncio.Protocol):
         shared = self._shared
         if self.prepared is not NOTHING:
             # At rest: most often this is one request, all of it, and for an id that is at hand.
-            plain = shared.read_plain(data)
-            hit = shared.targets.get(plain) if plain is not None else None
+            plain = shared.plain(data)
+            hit = shared.targets.get(plain.group(1, 3)) if plain is not None and len(data) <= shared.short else None
             if hit is not None:
                 take, heads, single = hit
                 number = take()
@@ -196,7 +196,11 @@ class HttpConnection(asyncio.Protocol):
                     self.served += 1
                     body = single % number
                     self._write(heads[len(body)] + body)
-                    shared.admit(data, hit)
+                    mark = hash(data)
+                    if shared.seen[mark & SEEN - 1] == mark:
+                        shared.admit(data, hit)
+                    else:
+                        shared.seen[mark & SEEN - 1] = mark
                     return
             requests.receive(data)
             self._answer_on()
