@@ -49,7 +49,8 @@ from goloves.service.tags import Refills, TagSource
 from goloves.stores.base import NewTag, SegmentStore, Tag, WorkerStore
 
 UNKNOWN_KEPT = 10_000
-"""Names remembered as unknown: about 2 MB. A flood of made-up names pushes out older ones, which are looked up anew."""
+"""Names remembered as unknown: 6 MB if they are the longest. A flood of made-up names pushes out older ones, which are
+looked up anew."""
 
 UNKNOWN_LASTS = 5.0
 """Seconds for which a name stays unknown without asking again; a tag made by SQL is seen after this at the latest."""
