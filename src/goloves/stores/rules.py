@@ -60,6 +60,14 @@ def tag_exists(tag: str) -> TagExists:
     return TagExists(f"there is a tag {tag!r} already; change it with: goloves tag set {_shell(tag)}")
 
 
+def tag_alike(tag: str, other: str) -> TagExists:
+    """Say that a table whose collation is not binary can't hold both names."""
+    return TagExists(
+        f"the table leaf_alloc can't tell {tag!r} from {other!r}, which exists; use another name, or give its column"
+        " biz_tag a binary collation (docs: migration from Leaf)"
+    )
+
+
 def used_up(tag: str, max_id: int, limit: int, size: int) -> TagUsedUp:
     """Say that a tag's numbers do not suffice."""
     left = max(0, limit - max_id)

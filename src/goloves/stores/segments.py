@@ -44,8 +44,6 @@ class SqlSegments(Session):
 
     async def allocate(self, tag: str, size: int, *, exact: bool = False) -> Range:
         rules.check_size(size)
-        if self._failover.own_halt:
-            raise rules.store_halted(self._failover.own_halt)
         granted = await self._run(lambda connection: self._allocate(connection, tag, size, exact))
         if isinstance(granted, GolovesError):
             raise granted
@@ -87,6 +85,8 @@ class SqlSegments(Session):
 
     def _allocate(self, connection: Connection, tag: str, size: int, exact: bool) -> Range | GolovesError:
         """Grant a range; an error that is returned, not raised, is committed with the halt that it tells of."""
+        if self._failover.own_halt:  # perhaps since this very connection was made
+            raise rules.store_halted(self._failover.own_halt)
         row = self._lock(connection, tag) if self.has_marks else self._look(connection, tag)
         if row is None or row.max_id is None:
             raise rules.unknown_tag(tag)
@@ -184,6 +184,9 @@ class SqlSegments(Session):
         assert row is not None
         if row.max_id is not None:
             raise rules.tag_exists(new.name)
+        alike = connection.execute(select(schema.leaf.c.biz_tag).where(schema.leaf.c.biz_tag == new.name)).scalar()
+        if alike is not None:
+            raise rules.tag_alike(new.name, alike)
         first = rules.first_number(new, min(row.mark + row.due, MAX_NUMBER) if row.mark else 0)
         connection.execute(
             insert(schema.leaf).values(
