@@ -34,6 +34,11 @@ def names(directory: Path) -> set[str]:
     return {path.name for path in directory.iterdir()}
 
 
+def let_all_read(directory: Path) -> None:
+    directory.chmod(0o755)
+    (directory / "goloves.db").chmod(0o644)
+
+
 async def made(directory: Path) -> SqlStore:
     store = a_store(directory, CREATING)
     await store.open()
@@ -270,8 +275,7 @@ async def test_a_file_that_can_only_be_read_is_refused() -> None:
         store = await made(directory)
         await store.allocate("default", 10)
         await store.close()
-        directory.chmod(0o755)
-        (directory / "goloves.db").chmod(0o644)
+        let_all_read(directory)
         os.seteuid(65534)
         try:
             with pytest.raises(StoreRefused, match=r"can't be (written|opened).*(permissions|give the user)"):
