@@ -163,6 +163,8 @@ class SpaceSource:
                 raise self._refusal()
             if why is Why.CLOCK_BACKWARDS:
                 self._give_up_worker()
+            elif why is Why.WINDOW_ENDED and self.trouble is None:
+                self._wake.set()  # a jump of the clock that was followed leapt over the end while the keeper slept
             self._waiting += 1
             try:
                 if why is Why.OVER_RATE:
