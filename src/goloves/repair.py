@@ -92,9 +92,12 @@ class Findings:
     @property
     def went_backwards(self) -> bool:
         """Whether the store as a whole shows that it was set back, or that it became another."""
-        return bool(
-            self.halt or self.behind or self.fences_behind or self.place.other_server or self.place.other_machine
-        )
+        return self.set_back or self.place.other_machine
+
+    @property
+    def set_back(self) -> bool:
+        """Whether more shows than that an embedded store was moved to another machine."""
+        return bool(self.halt or self.behind or self.fences_behind or self.place.other_server)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +167,9 @@ def plan_repair(
 
     `now_ms`: ms since 1970, the later of the store's clock and ours. `windows`: seconds that the longest window of each
     space is long, `longest_window` that of spaces not named there. `max_forward`: seconds. `whole`: repair the store as
-    a whole, or tags only; None leaves it to the findings. Raises InvalidCount if a tag's limit is too low for what is
-    remembered of it.
+    a whole, or tags only; None leaves it to the findings. A `margin` of 0 for a store that was only moved says that its
+    nodes were stopped before: nothing is missing then, and nothing pauses. Raises InvalidCount if a tag's limit is too
+    low for what is remembered of it.
     """
     whole = findings.went_backwards if whole is None else whole
     numbers = {tag.name: max(tag.max_id, tag.mark or 0) for tag in findings.halted}
@@ -175,7 +179,8 @@ def plan_repair(
     if not whole:
         return Plan(numbers)
     floors = {}
-    if findings.has_marks:
+    moved_whole = findings.place.other_machine and not findings.set_back and not margin
+    if findings.has_marks and not moved_whole:
         for space in findings.spaces:
             floors[space.name] = now_ms + round((windows.get(space.name, longest_window) + max_forward) * 1000)
     used_up = tuple(
@@ -196,7 +201,7 @@ async def repair(store: Repairable, findings: Findings, plan: Plan) -> None:
         await store.skip_tags(plan.margin)
     if not store.has_marks:
         return
-    for space in findings.spaces:
+    for space in (space for space in findings.spaces if space.name in plan.floors):
         await store.raise_floor(space.name, space.units(plan.floors[space.name]))
         await store.end_windows(space.name)
     marks, done = findings.marks, {**_highest_numbers(findings.marks), **plan.numbers}

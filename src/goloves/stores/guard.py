@@ -85,6 +85,24 @@ class Marks:
             raise
         self._rewrite()
 
+    @classmethod
+    def of_stopped_node(cls, directory: Path) -> "Marks | None":
+        """Read the marks in a state directory, changing nothing there; None while a node runs on it.
+
+        Raises ConfigError if a later version wrote it, OSError if it can't be read.
+        """
+        marks = cls()
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(FileNotFoundError):
+                lock = stack.enter_context((directory / "lock").open())
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return None
+            with contextlib.suppress(FileNotFoundError):
+                marks._read(directory / "marks")
+        return marks
+
     def close(self) -> None:
         """Let go of the state directory."""
         for file in (self._file, self._lock):

@@ -288,4 +288,4 @@ def _past_end(layout: Layout) -> TimeUsedUp:
 
 def _went_backwards(what: str) -> StoreWentBackwards:
     """Say that a window shows it: the whole store was set back, and the guard will halt it (R6)."""
-    return StoreWentBackwards(f"{what}: the store was set back; look into it, then run: goloves repair")
+    return StoreWentBackwards(f"{what}: the store was set back")
