@@ -33,7 +33,7 @@ async def test_the_tables_are_what_the_queries_take_them_for(database: Sql) -> N
             if table != schema.VERSION_TABLE
         }
 
-    made = await store._run(forms, write=False)
+    made = await store._run(forms, write=False)  # type: ignore[union-attr]
     known = {
         table.name: {column.name: (column.primary_key, bool(column.nullable)) for column in table.c}
         for table in schema.metadata.tables.values()
