@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.servers import NotServing, Running, settle
+from benchmarks.servers import PATIENCE, NotServing, Running, settle
 
 Figures = dict[str, Any]
 """What one run of anything measured, as it goes into the JSON file."""
@@ -52,7 +52,10 @@ def run(program: Path, server: Running, request: Request, load: Load, *, core: i
         command += ["--witness", load.watched]
     if load.check_ids:
         command.append(load.check_ids)
-    done = subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=settle(core))
+    patience = load.warmup + load.seconds + PATIENCE
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, preexec_fn=settle(core), timeout=patience
+    )
     if done.returncode not in (0, 1) or not done.stdout:
         raise NotServing(f"no load on {server.name}: {done.stderr.strip()}\n{server.tail}")
     figures: Figures = json.loads(done.stdout)

@@ -18,6 +18,10 @@ PACKAGES = (
 """Those whose version bears on a figure."""
 
 
+PINNED = {"axum": "benchmarks/peers/axum/Cargo.toml", "fasthttp": "benchmarks/peers/fasthttp/go.mod"}
+"""Where the versions of the peers in other languages stand."""
+
+
 @dataclass(frozen=True)
 class Cores:
     """Which core does what; None where there is only one, and everything shares it."""
@@ -60,6 +64,9 @@ def describe() -> dict[str, str]:
     for name, command in commands.items():
         if version := _version(*command):
             found[name] = version
+    for name, path in PINNED.items():
+        if pinned := re.search(rf"^(?:require .*/)?{name}\b\D*([\d.]+)", _read(str(ROOT / path)), re.MULTILINE):
+            found[name] = pinned[1]
     for package in PACKAGES:
         try:
             found[package] = metadata.version(package)

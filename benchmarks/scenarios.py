@@ -65,6 +65,8 @@ def _alternate(
             figures = run(servers.openload, server, contender.request, each, core=servers.cores.load, tags=tags)
             if ours:
                 figures["granted"] = servers.store.granted() - before
+                if not figures["granted"] and "segment" in contender.request.path:
+                    figures["faults"].append("no range was refilled")
             say(f"{scenario} {number}/{plan.runs} {contender.name}: {_in_short(figures)}")
             yield Row(scenario, contender.name, number, figures)
 

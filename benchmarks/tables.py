@@ -96,8 +96,9 @@ def _cost_table(title: str, bars: Callable[[float, float], str]) -> Callable[[li
             bare = median_ratio(rows, name, BARE, _cost)
             verdict = _no_verdict(rows, name, COST_RATE) or bars(floor, bare) if name.startswith(GOLOVES) else ""
             cost = f"{median(rows, name, _cost):.1f}{_reached(rows, name, COST_RATE)}"
-            lines.append([_label(rows, name), cost, f"{floor:.2f}", f"{bare:.2f}", verdict])
-        return _table(title, ["", "µs of CPU a request", "÷ floor", "÷ bare", "bar"], lines)
+            user = median(rows, name, lambda figures: float(figures["server_user_us_per_request"]))
+            lines.append([_label(rows, name), cost, f"{user:.1f}", f"{floor:.2f}", f"{bare:.2f}", verdict])
+        return _table(title, ["", "µs of CPU a request", "of it user time", "÷ floor", "÷ bare", "bar"], lines)
 
     return make
 

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def cost(contender: str, run: int, us: float, rate: float = COST_RATE, **more: Any) -> Row:
-    figures = {"server_us_per_request": us, "rate": rate, "faults": [], **more}
+    figures = {"server_us_per_request": us, "server_user_us_per_request": us / 4, "rate": rate, "faults": [], **more}
     return Row("cost, repeated", contender, run, figures)
 
 
