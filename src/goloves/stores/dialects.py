@@ -501,7 +501,13 @@ class Postgres(Dialect):
         return literal_column("CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)", BigInteger)
 
     def server(self, connection: Connection) -> Server | None:
-        """Give system identifier and timeline, which a promotion changes, and the end of the log on disk."""
+        """Give system identifier and timeline, which a promotion changes, and the end of the log on disk.
+
+        Raises StoreRefused on a standby: a connection made there survives its promotion, and would never be looked at.
+        """
+        if connection.exec_driver_sql("SELECT pg_is_in_recovery()").scalar():
+            where = self.url.address
+            raise StoreRefused(f"{where} is a replica and can only be read; name the primary in the store URL")
         row = connection.exec_driver_sql(
             "SELECT system_identifier, substr(pg_walfile_name(pg_current_wal_flush_lsn()), 1, 8),"
             " CAST(pg_current_wal_flush_lsn() - '0/0' AS BIGINT) FROM pg_control_system()"
