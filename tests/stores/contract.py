@@ -755,6 +755,17 @@ class WorkerContract:
         assert caught.value.lowest_floor == 1100
         assert (await claimed(store, TWO, 1100)).start == 1100
 
+    async def test_w6_the_windows_under_way_are_counted(self, backend: Backend) -> None:
+        store = await backend.node()
+        await store.open_space(LEAF)
+        await store.open_space(TWO)
+        for worker, now in ((3, 100), (4, 100), (700, 500)):
+            await store.claim(a_claim(LEAF, now, workers=range(worker, worker + 1)))
+        assert await store.count_windows("default", 1099) == 3
+        assert await store.count_windows("default", 1100) == 1
+        assert await store.count_windows("default", 0, range(4, 700)) == 1
+        assert await store.count_windows("two", 0) == 0
+
     async def test_w6_four_million_worker_ids_are_no_burden(self, backend: Backend) -> None:
         store = await backend.node()
         await store.open_space(HUGE)
