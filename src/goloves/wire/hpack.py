@@ -128,24 +128,34 @@ class DamagedBlock(Exception):
     """A header block breaks RFC 7541; what the sender's table holds is unknown from here on."""
 
 
-def _grow_tree() -> list[list[int]]:
-    """Make the tree of the Huffman code: two children a node; a number below 0 is the symbol -1 - number."""
-    tree: list[list[int]] = [[0, 0]]
+def _make_codes() -> list[str]:
+    """Give each symbol's code, as digits: codes of one length count up in the symbols' order, shorter ones first."""
+    codes = [""] * len(HUFFMAN_LENGTHS)
     code = 0
     for length in range(1, max(HUFFMAN_LENGTHS) + 1):
         code <<= 1
         for symbol, bits in enumerate(HUFFMAN_LENGTHS):
-            if bits != length:
-                continue
-            node = 0
-            for position in range(length - 1, 0, -1):
-                side = code >> position & 1
-                if not tree[node][side]:
-                    tree[node][side] = len(tree)
-                    tree.append([0, 0])
-                node = tree[node][side]
-            tree[node][code & 1] = -1 - symbol
-            code += 1
+            if bits == length:
+                codes[symbol] = f"{code:0{length}b}"
+                code += 1
+    return codes
+
+
+_CODES: Final = _make_codes()
+
+
+def _grow_tree() -> list[list[int]]:
+    """Make the tree of the code: two children a node; a number below 0 is the symbol -1 - number."""
+    tree: list[list[int]] = [[0, 0]]
+    for symbol, code in enumerate(_CODES):
+        node = 0
+        for digit in code[:-1]:
+            side = int(digit)
+            if not tree[node][side]:
+                tree[node][side] = len(tree)
+                tree.append([0, 0])
+            node = tree[node][side]
+        tree[node][int(code[-1])] = -1 - symbol
     return tree
 
 
@@ -197,13 +207,7 @@ class _Strings(dict[bytes, bytes]):
     """Huffman codes and what they spell; remembers the short ones."""
 
     def __missing__(self, code: bytes) -> bytes:
-        state, pieces = _STATES[0], []
-        for octet in code:
-            state, spelled = state[octet]
-            pieces.append(spelled)
-        if not state.may_end:
-            raise DamagedBlock("a Huffman-coded string ends in wrong padding (RFC 7541 §5.2)")
-        text = b"".join(pieces)
+        text = spell(code)
         if len(code) <= MAX_REMEMBERED_OCTETS:
             if len(self) >= MAX_REMEMBERED_STRINGS:
                 self.clear()
@@ -214,9 +218,22 @@ class _Strings(dict[bytes, bytes]):
 _plain: Final = _Strings()
 
 
-def undo_huffman(code: bytes) -> bytes:
+def spell(code: bytes) -> bytes:
     """Undo a string's Huffman code; raises DamagedBlock."""
-    return _plain[code]
+    state, pieces = _STATES[0], []
+    for octet in code:
+        state, spelled = state[octet]
+        pieces.append(spelled)
+    if not state.may_end:
+        raise DamagedBlock("a Huffman-coded string ends in wrong padding (RFC 7541 §5.2)")
+    return b"".join(pieces)
+
+
+def huffman(text: bytes) -> bytes:
+    """Give a string's Huffman code. For constants: it takes its time."""
+    bits = "".join([_CODES[octet] for octet in text])
+    bits += "1" * (-len(bits) % 8)
+    return int(bits or "0", 2).to_bytes(len(bits) // 8, "big")
 
 
 def _integer(block: bytes, at: int, prefix: int) -> tuple[int, int]:
