@@ -4,6 +4,8 @@
 finds the line of a key in a TOML file, and `document` writes the reference and the commented file.
 """
 
+from goloves.config.load import Loaded, load
+from goloves.config.problems import ConfigProblems
 from goloves.config.settings import (
     Config,
     HttpConfig,
@@ -19,13 +21,16 @@ from goloves.config.settings import (
 
 __all__ = [
     "Config",
+    "ConfigProblems",
     "HttpConfig",
     "LeafConfig",
+    "Loaded",
     "LogConfig",
     "SegmentConfig",
     "ServerConfig",
     "SnowflakeConfig",
     "SpaceConfig",
     "StoresConfig",
+    "load",
     "mask_url",
 ]

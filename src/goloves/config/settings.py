@@ -14,6 +14,7 @@ from typing import Literal, TypeVar
 import msgspec
 
 from goloves.core.layout import Layout, preset
+from goloves.server.limits import HttpLimits
 
 DEFAULT_SPACE = "default"
 """The space that always exists; Leaf's route serves it."""
@@ -28,7 +29,7 @@ S = TypeVar("S")
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the sections have in common: frozen, by keyword, no unknown fields."""
+    """What the sections have in common: frozen, and no unknown fields."""
 
 
 class ServerConfig(Section, frozen=True):
@@ -68,9 +69,10 @@ class StoresConfig(Section, frozen=True):
     timeout: float = 2.0
     """How long one call to the store may take. Too short: ranges are burned while the database is merely slow; too
     long: ids come back late after a database was away."""
-    pool: int = 8
-    """Most connections that a node opens to a store. Too few: many tags that run dry at once wait for one another; too
-    many: nodes times this has to stay below the database's own limit."""
+    pool: int = 5
+    """Most connections that a node opens to a database server. Five serve a thousand refills a second. Too few: many
+    tags that run dry at once wait for one another; too many: nodes times this has to stay below the database's own
+    limit."""
     allow_lost_commits: bool = False
     """Accept a database that may lose committed transactions in a crash (durability switched off). Numbers are then
     issued twice after such a crash; for tests only."""
@@ -157,8 +159,8 @@ class SpaceConfig(Section, frozen=True):
         )
 
 
-class HttpConfig(Section, frozen=True):
-    """[http]: the HTTP data plane."""
+class HttpConfig(HttpLimits, frozen=True, kw_only=True):
+    """[http]: the HTTP data plane: where it listens, and what it allows a peer."""
 
     listen: list[str] = msgspec.field(default_factory=lambda: ["127.0.0.1:8080"])
     """Where HTTP is served: `host:port`, `[ipv6]:port` or `unix:/path`. Whoever reaches an address can draw ids: stay
@@ -218,6 +220,7 @@ LATER = {
     "admin": "the admin API, metrics and console",
     "tls": "TLS",
     "auth": "access rights",
+    "limits": "limits of single clients and tags",
     "tinyid": "tinyid's routes",
 }
 """Sections whose names are fixed and whose content later versions bring."""
@@ -228,11 +231,12 @@ def mask_url(url: str) -> str:
 
     Everything up to the last @ counts as password, since people forget to percent-encode: rather too much is hidden.
     """
-    masked = _USER_INFO.sub(r"\1:***@", url, count=1)
+    masked = (_USER_INFO if "://" in url else _BARE_USER_INFO).sub(r"\1:***@", url, count=1)
     return _SECRET_VALUE.sub(r"\1***", masked)
 
 
 _USER_INFO = re.compile(r"(://[^:/?#@]*):.*@", re.DOTALL)
+_BARE_USER_INFO = re.compile(r"^([^:/?#@]*):.*@", re.DOTALL)
 _SECRET_VALUE = re.compile(r"([?&;][^=&;]*(?:pass|pwd|secret|token|key)[^=&;]*=)[^&;]*", re.IGNORECASE)
 
 

@@ -162,9 +162,9 @@ class Store(Protocol):
         """
 
     async def skip_tags(self, gap: int) -> None:
-        """Raise `max_id` and mark of every tag by `gap`, cut at its limit (R7, `failover = "skip"`).
+        """Let every tag, deleted ones too, leave out `gap` numbers before its next grant, cut at its limit (R7).
 
-        Each call skips once more. Takes as long as the table is large, beyond the usual timeout.
+        Each call skips once more. Takes no longer for a million tags than for one.
         """
 
     async def raise_floor(self, space: str, floor: int) -> None:

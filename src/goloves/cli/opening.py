@@ -1,0 +1,76 @@
+"""How commands reach the store that the configuration names, and let go of it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from goloves.config import Config
+from goloves.config.addresses import parse_address
+from goloves.stores.urls import parse_store_url
+
+if TYPE_CHECKING:
+    from goloves.stores.sql import Options, SqlStore
+
+T = TypeVar("T")
+
+
+def run(config: Config, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run a command's work on an event loop; of what is logged only warnings are shown."""
+    from goloves.log import set_up
+
+    level = config.log.level if config.log.level == "error" else "warning"
+    set_up(msgspec.structs.replace(config.log, level=level))
+    return asyncio.run(work())
+
+
+def address_of_store(url: str) -> str:
+    """Say where a store is, without user and password."""
+    return parse_store_url(url).address
+
+
+def store_exists(url: str) -> bool:
+    """Whether an embedded store's file is there; a database server always counts as there."""
+    parsed = parse_store_url(url)
+    return parsed.dialect != "sqlite" or Path(parsed.database).exists()
+
+
+def may_create(config: Config) -> bool:
+    """Whether a start may make an embedded store by itself: only if nobody but this machine reaches it (R8).
+
+    Where others do, a store that is missing is rather a volume that was not mounted, and would repeat ids.
+    """
+    return all(parse_address(text).is_local for text in config.http.listen)
+
+
+def options(config: Config, *, create: bool = False) -> "Options":
+    """Give the options of the stores; `create` lets an embedded store come into being (R8)."""
+    from goloves.stores.sql import Options
+
+    stores = config.stores
+    return Options(
+        timeout=stores.timeout, pool=stores.pool, allow_lost_commits=stores.allow_lost_commits, create=create
+    )
+
+
+def stores_by_url(config: Config) -> "dict[str, SqlStore]":
+    """Make the stores of the ranges and the windows, the same one under one URL; none is opened."""
+    from goloves.stores import make_store
+
+    return {url: make_store(url, options(config)) for url in (config.segments_url, config.windows_url)}
+
+
+@asynccontextmanager
+async def segments(config: Config) -> "AsyncIterator[SqlStore]":
+    """Open the store of the ranges, and close it."""
+    from goloves.stores import make_store
+
+    store = make_store(config.segments_url, options(config))
+    try:
+        await store.open()
+        yield store
+    finally:
+        await store.close()

@@ -1,0 +1,160 @@
+"""`goloves check` and `goloves migrate`: whether a store can be used, and its tables."""
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from goloves.cli.failures import Exit, Failure
+from goloves.cli.opening import address_of_store, may_create, run, store_exists, stores_by_url
+from goloves.cli.options import json_option, store_configuration, store_options
+from goloves.cli.output import write_json
+from goloves.config import Config, Loaded
+from goloves.errors import GolovesError, StoreRefused, StoreUnavailable
+
+if TYPE_CHECKING:
+    from goloves.stores.sql import SqlStore
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    state: Literal["ok", "warning", "failed"]
+    what: str
+    detail: str
+
+
+MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "failed": ("✗", "red")}
+
+
+@click.command("check")
+@store_options
+@json_option
+def check_command(config_file: Path | None, store: str | None, data_dir: str | None, as_json: bool) -> None:
+    """Check the configuration and the stores as a start would, change nothing, and say what was found."""
+    loaded = store_configuration(config_file, store, data_dir)
+    found = [_configuration(loaded), *_data_directory(loaded.config)]
+    found += run(loaded.config, lambda: _stores(loaded.config))
+    failed = [finding for finding in found if finding.state == "failed"]
+    if as_json:
+        write_json(
+            {
+                "ok": not failed,
+                "findings": [{"state": each.state, "what": each.what, "detail": each.detail} for each in found],
+            }
+        )
+    else:
+        for finding in found:
+            mark, color = MARKS[finding.state]
+            click.echo(f"{click.style(mark, fg=color)} {click.style(finding.what, bold=True)}: {finding.detail}")
+    if failed:
+        raise Failure("this can't be started as it is; what is wrong stands above")
+
+
+def _configuration(loaded: Loaded) -> Finding:
+    spaces = "; ".join(f"{name}: {space.layout().describe()}" for name, space in loaded.config.spaces.items())
+    return Finding("ok", "configuration", f"{len(loaded.sources)} settings are not at their default; spaces: {spaces}")
+
+
+def _data_directory(config: Config) -> Iterator[Finding]:
+    directory = Path(config.server.data_dir)
+    there = directory if directory.exists() else next(above for above in directory.absolute().parents if above.exists())
+    if directory.exists() and not directory.is_dir():
+        yield Finding("failed", "data directory", f"{directory} is no directory; name another with --data-dir")
+    elif not os.access(there, os.W_OK | os.X_OK):
+        yield Finding("failed", "data directory", f"{there} can't be written by this user; change its owner or mode")
+    else:
+        yield Finding(
+            "ok", "data directory", f"{directory.absolute()}{'' if directory.exists() else ' (not made yet)'}"
+        )
+
+
+async def _stores(config: Config) -> list[Finding]:
+    found: list[Finding] = []
+    for url, store in stores_by_url(config).items():
+        uses = [use for use in ("segments", "windows") if getattr(config, f"{use}_url") == url]
+        what = f"store of {' and '.join(uses)}"
+        if may_create(config) and not store_exists(url):
+            found.append(Finding("ok", what, f"{address_of_store(url)} (the first start makes it)"))
+            continue
+        try:
+            await store.open()
+            found += await _opened(config, store, what, address_of_store(url), uses)
+        except StoreRefused as error:
+            found.append(Finding("failed", what, error.message))
+        except GolovesError as error:
+            found.append(Finding("failed", what, f"{error.message} (a node would start, and wait for it)"))
+        finally:
+            await store.close()
+    return found
+
+
+async def _opened(config: Config, store: "SqlStore", what: str, address: str, uses: list[str]) -> list[Finding]:
+    found = [Finding("ok", what, address)]
+    if not store.has_marks:
+        segments_only = "only Leaf's table exists: ranges are served, Snowflake ids and new tags need `goloves migrate`"
+        found.append(Finding("failed" if uses == ["windows"] else "warning", what, segments_only))
+    if halted := await store.read_halt():
+        found.append(Finding("failed", what, f"it is halted: {halted}; look into it, then run: goloves repair"))
+    before = time.time()
+    clock = await store.clock()
+    if clock is not None:
+        ahead = (before + time.time()) / 2 - clock / 1000
+        agrees = abs(ahead) <= config.snowflake.max_forward
+        words = f"this machine's clock is {abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'} the store's"
+        hint = "" if agrees else "; set the wrong one right (NTP)"
+        found.append(Finding("ok" if agrees else "warning", "clock", f"{words}{hint}"))
+    if "segments" in uses:
+        tags = await store.list_tags(most=1000)
+        some = f"{len(tags)}{' or more' if len(tags) == 1000 else ''} tags"
+        found.append(Finding("ok", "tags", some if tags else "none yet; make one with: goloves tag create NAME"))
+        found += [Finding("warning", f"tag {tag.name}", f"halted: {tag.halted}") for tag in tags if tag.halted]
+    return found
+
+
+@click.command("migrate")
+@store_options
+def migrate_command(config_file: Path | None, store: str | None, data_dir: str | None) -> None:
+    """Make Goloves' tables in the store, or bring them to the newest form; may be repeated.
+
+    An existing leaf_alloc stays as it is: Goloves' own tables are added beside it.
+    """
+    config = store_configuration(config_file, store, data_dir).config
+    for line in run(config, lambda: _migrate(config)):
+        click.echo(line)
+
+
+async def _migrate(config: Config) -> list[str]:
+    lines: list[str] = []
+    for url, store in stores_by_url(config).items():
+        address = address_of_store(url)
+        before = await _state(store)
+        await store.migrate()
+        after = await _state(store)
+        if after != "whole":
+            raise Failure(f"{address} can't be used after its migration; `goloves check` says why", Exit.FAILED)
+        done = {
+            "whole": "has the newest tables already; nothing was changed",
+            "leaf": "has Goloves' tables beside leaf_alloc now; restart the nodes that use it",
+            "none": "has the tables of this version now",
+        }
+        lines.append(f"{address} {done[before]}")
+    return lines
+
+
+async def _state(store: "SqlStore") -> Literal["whole", "leaf", "none"]:
+    """Say what a start would find: all tables, only Leaf's, or none that can be used."""
+    try:
+        await store.open()
+        return "whole" if store.has_marks else "leaf"
+    except StoreUnavailable:
+        raise
+    except StoreRefused:
+        return "none"
+    finally:
+        await store.close()

@@ -1,0 +1,410 @@
+"""One HTTP connection: bytes in, answers out, in order.
+
+Rules:
+1. A request that repeats bytes seen before, or asks for a single id that is at hand, is answered within
+   `data_received`: nothing is awaited, logged or formatted but the number (rule 4 of the one idea).
+2. One request is answered at a time. While an answer is awaited, or a client does not take its answers, what arrives is
+   kept, and beyond `KEPT` not read. So order needs no book-keeping, and a client holds a bounded amount of memory.
+3. `prepared` is the shared cache only while the connection is at rest between two requests and shall go on; else it is
+   empty, and everything takes the long way. That is the one check of the hot path.
+4. A client that is gone cancels what it waited for; the service's refills go on without it.
+5. Whoever is refused gets to read why: the connection is shut for writing, and what still arrives is dropped for a
+   while.
+"""
+
+import asyncio
+import random
+from typing import cast
+
+import structlog
+
+from goloves.errors import GolovesError
+from goloves.server.http.answers import CLOSE, KEEP_ALIVE, NO_STORE, Answer, error_answer, problem
+from goloves.server.http.draws import Draw
+from goloves.server.http.shared import NOTHING, REFUSED_AT_ONCE, HttpShared
+from goloves.wire.http1 import Refusal, Request, Requests
+
+BATCH = 65_536
+"""Bytes of answers that are gathered before they are written, and the other connections get their turn: 300 pipelined
+requests, about a millisecond."""
+
+KEPT = 65_536
+"""Bytes that are kept from a client that sends on while it is to be answered; then it is not read from."""
+
+CONTINUE_ANSWER = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+CODES = {
+    400: "malformed",
+    413: "body_too_large",
+    414: "target_too_long",
+    417: "expectation_failed",
+    431: "head_too_large",
+    501: "not_supported",
+    505: "version_not_supported",
+}
+"""The code of each status with which a request is refused before anybody knows what it asks for."""
+
+log = structlog.get_logger("goloves.http")
+
+
+class HttpConnection(asyncio.Protocol):
+    """See the module's rules."""
+
+    __slots__ = (
+        "_address",
+        "_amid",
+        "_eof",
+        "_expires",
+        "_linger",
+        "_paused",
+        "_read",
+        "_requests",
+        "_retiring",
+        "_shared",
+        "_since",
+        "_stopped",
+        "_swept",
+        "_transport",
+        "_turn",
+        "_waiting",
+        "_write",
+        "prepared",
+        "served",
+    )
+
+    def __init__(self, shared: HttpShared) -> None:
+        # Of all connections
+        self._shared = shared
+
+        # Of this one
+        self.prepared = NOTHING
+        """See rule 3."""
+        self.served = 0
+        """Requests answered."""
+        self._requests = Requests(shared.wire_limits)
+        self._address = ""
+        self._expires = 0.0
+        self._swept = 0
+        """`served` when it was last looked after."""
+        self._since = 0.0
+        """When what it does now began: rest, a request's arrival, a stall, the last words."""
+        self._amid = False
+        """Whether a request has begun to arrive."""
+        self._paused = False
+        """Whether the client does not take its answers."""
+        self._stopped = False
+        """Whether nothing is read from it."""
+        self._retiring = False
+        """Whether the next answer shall be the last."""
+        self._linger = False
+        """Whether the last word is said, and what arrives is dropped."""
+        self._eof = False
+        """Whether the client will send no more."""
+
+        # Of the request that is being answered
+        self._waiting: asyncio.Task[None] | None = None
+        self._turn: asyncio.Handle | None = None
+        """Set while the others have their turn."""
+
+    # --- called by the event loop ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin; or refuse, if there are too many connections."""
+        self._transport = cast(asyncio.Transport, transport)
+        # Nothing may gather in the transport: it writes at once, and says so when the kernel takes no more.
+        self._transport.set_write_buffer_limits(high=0)
+        self._write = self._transport.write
+        peer = transport.get_extra_info("peername")
+        self._address = str(peer[0]) if isinstance(peer, tuple) else ""
+        shared = self._shared
+        now = asyncio.get_running_loop().time()
+        self._since = now
+        self._expires = now + shared.limits.max_age * random.uniform(0.9, 1.0)
+        status = shared.enter(self, self._address)
+        if status:
+            if shared.open > shared.limits.max_connections + REFUSED_AT_ONCE:
+                self.cut()
+                return
+            what = "from your address " if status == 429 else ""
+            refusal = problem(
+                status, "too_many_connections", f"there are too many connections {what}now", retry_after=1.0
+            )
+            self._write(refusal.encode(shared.date, CLOSE))
+            self._last_word()
+        elif shared.draining:
+            self.retire()
+        else:
+            self.prepared = shared.prepared
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End: whatever was awaited for this client is cancelled."""
+        self.prepared = NOTHING
+        if self._waiting is not None:
+            self._waiting.cancel()
+        if self._turn is not None:
+            self._turn.cancel()
+        self._shared.leave(self, self._address)
+
+    def data_received(self, data: bytes) -> None:
+        """Answer what can be answered."""
+        hit = self.prepared.get(data)
+        if hit is not None:
+            take, heads, single = hit
+            number = take()
+            if number is not None:
+                self.served += 1
+                body = single % number
+                self._write(heads[len(body)] + body)
+                return
+        self._receive(data)
+
+    def eof_received(self) -> bool:
+        """Answer what was asked before the client fell silent, then close (RFC 9112 §9.6)."""
+        self._eof = True
+        if self._waiting is None and self._turn is None and not self._paused:
+            return False
+        return not self._linger
+
+    def pause_writing(self) -> None:
+        """Stop reading from a client that does not read."""
+        self._paused = True
+        self.prepared = NOTHING
+        self._since = asyncio.get_running_loop().time()
+        self._stop_reading()
+        self._shared.stalling(self, self._transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        self._paused = False
+        self._shared.flowing(self)
+        if self._waiting is None and self._turn is None and not self._linger and not self._transport.is_closing():
+            self._answer_on()
+
+    # --- the way of a request ---
+
+    def _receive(self, data: bytes) -> None:
+        requests = self._requests
+        shared = self._shared
+        if self.prepared is not NOTHING:
+            # At rest: most often this is one request, all of it.
+            requests.receive(data)
+            request = requests.next()
+            if type(request) is Request and not requests.waiting:
+                accept = request.accept
+                hit = shared.targets.get(request.line if accept is None else request.line + b"\n" + accept)
+                if hit is not None and request.keep_alive and request.minor:
+                    take, heads, single = hit
+                    number = take()
+                    if number is not None:
+                        self.served += 1
+                        body = single % number
+                        self._write(heads[len(body)] + body)
+                        if request.bare:
+                            shared.admit(data, hit)
+                        return
+            self._answer_on(request)
+        elif self._linger:
+            return
+        else:
+            requests.receive(data)
+            if self._waiting is None and self._turn is None and not self._paused:
+                self._answer_on()
+            elif requests.waiting > KEPT:
+                self._stop_reading()
+
+    def _answer_on(self, event: object = None) -> None:
+        """Answer `event` and what else has arrived, as far as that goes without waiting."""
+        self.prepared = NOTHING
+        requests = self._requests
+        gathered: list[bytes] = []
+        size = 0
+        if event is None:
+            event = requests.next()
+        while event is not None:
+            if type(event) is Request:
+                answer = self._answer(event)
+                if answer is None:
+                    self._put(gathered)
+                    return
+                gathered.append(answer)
+                if not self._goes_on(event):
+                    self._put(gathered)
+                    self._close(politely=requests.waiting > 0)
+                    return
+                size += len(answer)
+                if size >= BATCH:
+                    self._put(gathered)
+                    if not self._paused:
+                        self._stop_reading()
+                        self._turn = asyncio.get_running_loop().call_soon(self._take_turn)
+                    return
+            elif type(event) is Refusal:
+                self._shared.counters.refused += 1
+                answer = problem(event.status, CODES[event.status], event.detail).encode(self._shared.date, CLOSE)
+                gathered.append(answer)
+                self._put(gathered)
+                self._close(politely=True)
+                return
+            else:
+                gathered.append(CONTINUE_ANSWER)
+            event = requests.next()
+        self._put(gathered)
+        self._rest()
+
+    def _take_turn(self) -> None:
+        self._turn = None
+        if not self._paused:
+            self._answer_on()
+
+    def _answer(self, request: Request) -> bytes | None:
+        """Give the answer's bytes; None if they have to be waited for, which a task then does."""
+        shared = self._shared
+        try:
+            found = shared.routes.find(request.line, request.accept)
+        except GolovesError as error:
+            found = error_answer(error)
+        except Exception:
+            found = self._failed(request)
+        if isinstance(found, Answer):
+            self.served += 1
+            return self._encode(request, found)
+        hot = found.prepared()
+        number = hot[0]() if hot is not None else None
+        if hot is None or number is None:
+            self._waiting = asyncio.get_running_loop().create_task(self._draw(request, found))
+            return None
+        self.served += 1
+        _, heads, single = hot
+        body = single % number
+        if not self._goes_on(request) or not request.minor or request.line.startswith(b"HEAD "):
+            return self._encode(request, Answer(200, heads.content_type, body, NO_STORE))
+        shared.remember(request, hot)
+        return heads[len(body)] + body
+
+    async def _draw(self, request: Request, draw: Draw) -> None:
+        """Wait for ids, then answer and go on."""
+        try:
+            answer = await draw.answer()
+        except GolovesError as error:
+            answer = error_answer(error)
+        except Exception:
+            answer = self._failed(request)
+        self._waiting = None
+        self.served += 1
+        self._put([self._encode(request, answer)])
+        if not self._goes_on(request):
+            self._close(politely=self._requests.waiting > 0)
+        elif not self._paused:
+            self._answer_on()
+
+    def _failed(self, request: Request) -> Answer:
+        self._shared.counters.failed += 1
+        log.exception("a request failed: this is a fault in Goloves", request=ascii(request.line))
+        return problem(500, "internal", "this node met a fault of its own; its log says more")
+
+    def _goes_on(self, request: Request) -> bool:
+        return request.keep_alive and not self._retiring
+
+    def _encode(self, request: Request, answer: Answer) -> bytes:
+        connection = CLOSE if not self._goes_on(request) else b"" if request.minor else KEEP_ALIVE
+        return answer.encode(self._shared.date, connection, headless=request.line.startswith(b"HEAD "))
+
+    def _put(self, answers: list[bytes]) -> None:
+        if answers:
+            self._write(answers[0] if len(answers) == 1 else b"".join(answers))
+            if self._paused:
+                self._shared.stalling(self, self._transport.get_write_buffer_size())
+
+    # --- rest, and the end ---
+
+    def _rest(self) -> None:
+        """Everything that has arrived is answered: wait for more."""
+        if self._paused:
+            return
+        if self._eof:
+            self._transport.close()
+            return
+        amid = self._requests.amid
+        if amid and not self._amid:
+            self._since = asyncio.get_running_loop().time()
+        self._amid = amid
+        if not amid and not self._retiring:
+            self.prepared = self._shared.prepared
+        if self._stopped:
+            self._stopped = False
+            self._transport.resume_reading()
+
+    def _stop_reading(self) -> None:
+        if not self._stopped:
+            self._stopped = True
+            self._transport.pause_reading()
+
+    def _close(self, *, politely: bool) -> None:
+        """Close once all is written; politely: what the client still sends is read, so that it gets no reset."""
+        self.prepared = NOTHING
+        if self._retiring:
+            self._shared.counters.cut_age += not self._shared.draining
+        if politely and not self._eof:
+            self._last_word()
+        else:
+            self._transport.close()
+
+    def _last_word(self) -> None:
+        if self._transport.is_closing():
+            return
+        self._linger = True
+        self._since = asyncio.get_running_loop().time()
+        self._transport.write_eof()
+        if self._stopped:
+            self._stopped = False
+            self._transport.resume_reading()
+
+    def cut(self) -> None:
+        """Close at once, whatever is unwritten."""
+        self.prepared = NOTHING
+        self._transport.abort()
+
+    def retire(self) -> None:
+        """Make the next answer the last."""
+        self._retiring = True
+        self.prepared = NOTHING
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether no request is under way."""
+        return not (self._amid or self._paused or self._linger or self._waiting is not None or self._turn is not None)
+
+    def close_at_rest(self) -> None:
+        """Close if no request is under way."""
+        if self.at_rest:
+            self._transport.close()
+
+    def look_after(self, now: float) -> None:
+        """Close what takes too long; called about once a second. `now`: seconds of the event loop."""
+        limits = self._shared.limits
+        counters = self._shared.counters
+        if self.served != self._swept:
+            self._swept = self.served
+            if not self._paused and not self._linger:
+                self._since = now
+        waited = now - self._since
+        if self._linger:
+            if waited > limits.linger_timeout:
+                self.cut()
+        elif self._paused:
+            if waited > limits.write_timeout:
+                counters.cut_unread += 1
+                self.cut()
+        elif self._waiting is not None or self._turn is not None:
+            pass
+        elif self._amid:
+            if waited > limits.request_timeout:
+                counters.timed_out += 1
+                detail = f"the request took longer than {limits.request_timeout:g} s to arrive"
+                self._write(problem(408, "request_timeout", detail).encode(self._shared.date, CLOSE))
+                self._close(politely=True)
+        elif waited > limits.idle_timeout:
+            counters.cut_idle += 1
+            self._transport.close()
+        if now > self._expires or self.served >= limits.max_requests:
+            self.retire()

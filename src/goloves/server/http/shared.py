@@ -1,0 +1,220 @@
+"""What all HTTP connections of a node share: caches, counters, the date, limits over all of them.
+
+Caches: `targets` leads from a request line (and Accept) to a prepared way of answering, `prepared` from the whole
+bytes of a request to the same. Rules:
+1. They hold only requests for a single id of a tag or space in use, made by HTTP/1.1 clients that keep the connection,
+   and `prepared` only such as have no body. What is in them answers with the bytes that the long way would answer with.
+2. A request's bytes enter `prepared` when they are seen again, so that clients whose requests all differ don't flush
+   it.
+3. Both are emptied when they are full and when a tag is dropped.
+"""
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from goloves.server.http.answers import http_date
+from goloves.server.http.draws import Forms, Prepared
+from goloves.server.http.routes import Routes
+from goloves.server.limits import HttpLimits
+from goloves.service import IdService
+from goloves.wire.http1 import Limits, Request
+
+if TYPE_CHECKING:
+    from goloves.server.http.protocol import HttpConnection
+
+TARGETS_KEPT = 8192
+"""Request lines kept: 8,000 tags in use at once stay fast, at about 3 MB."""
+
+PREPARED_KEPT = 4096
+"""Whole requests kept: some clients times some tags, at about 2 MB."""
+
+PREPARED_BYTES = 1024
+"""Longest request kept whole: browsers' cookies make longer ones, and browsers don't ask often."""
+
+SEEN = 4096
+"""Places for hashes of requests seen once; a power of two. As many as are kept."""
+
+SLICES = 16
+"""Connections are looked after in as many groups, one group at a time, each once a second: so that 10,000 of them
+never hold the node up for more than a fraction of a millisecond."""
+
+REFUSED_AT_ONCE = 256
+"""Connections over the limit that are told so at once; the next ones are cut without a word."""
+
+Prepareds = dict[bytes, Prepared]
+
+NOTHING: Prepareds = {}
+"""What a connection knows that must take the long way."""
+
+
+class HttpCounters:
+    """What happened since the node started; plain integers, gathered when somebody asks."""
+
+    __slots__ = (
+        "accept_paused",
+        "connections",
+        "cut_age",
+        "cut_idle",
+        "cut_too_much_unread",
+        "cut_unread",
+        "failed",
+        "refused",
+        "refused_connections",
+        "refused_per_address",
+        "requests_ended",
+        "timed_out",
+    )
+
+    def __init__(self) -> None:
+        self.connections = 0
+        """Accepted."""
+        self.requests_ended = 0
+        """Answered on connections that are closed; `HttpShared.requests` has all."""
+        self.refused = 0
+        """Requests that could not be read: 400, 413, 414, 417, 431, 501, 505."""
+        self.failed = 0
+        """Answers 500 because of a fault in this program."""
+        self.timed_out = 0
+        """Requests that took too long to arrive: 408."""
+        self.cut_idle = 0
+        """Connections closed because they rested."""
+        self.cut_age = 0
+        """Connections closed, with an answer, because of their age or number of requests."""
+        self.cut_unread = 0
+        """Connections cut because an answer was left unread for too long."""
+        self.cut_too_much_unread = 0
+        """Connections cut because all connections together left too much unread."""
+        self.refused_connections = 0
+        """Connections over `max_connections`: 503."""
+        self.refused_per_address = 0
+        """Connections over `max_connections_per_address`: 429."""
+        self.accept_paused = 0
+        """Times that no file descriptor was left to accept with."""
+
+
+class HttpShared:
+    """See the module's rules. Connections come and go by `enter` and `leave`; `tick` looks after them."""
+
+    def __init__(self, service: IdService, limits: HttpLimits, leaf_spaces: Mapping[str, str] | None = None) -> None:
+        self.limits = limits
+        self.wire_limits = Limits(
+            line=limits.max_line, head=limits.max_head, headers=limits.max_headers, body=limits.max_body
+        )
+        self.forms = Forms()
+        self.routes = Routes(service, limits, leaf_spaces or {}, self.forms)
+        self.counters = HttpCounters()
+        self.targets: Prepareds = {}
+        self.prepared: Prepareds = {}
+        self.date = b""
+        self.draining = False
+        self.open = 0
+        """Connections, refused ones included."""
+        self.unread = 0
+        """Bytes of answers that clients have not taken."""
+        self.stalled: dict[HttpConnection, int] = {}
+        """Connections with unread answers, and how much each, the longest stalled first."""
+        self._seen = [0] * SEEN
+        self._per_address: dict[str, int] = {}
+        self._slices: list[set[HttpConnection]] = [set() for _ in range(SLICES)]
+        self._turn = 0
+        self._second = -1
+        self.renew_date()
+        service.on_drop(self.forget)
+
+    @property
+    def requests(self) -> int:
+        """Requests answered since the node started."""
+        return self.counters.requests_ended + sum(c.served for connections in self._slices for c in connections)
+
+    def connections(self) -> list["HttpConnection"]:
+        """Give all connections."""
+        return [connection for connections in self._slices for connection in connections]
+
+    def forget(self) -> None:
+        """Empty the caches: a tag was dropped, and what is prepared may lead to it."""
+        self.targets.clear()
+        self.prepared.clear()
+
+    def remember(self, request: Request, prepared: Prepared) -> None:
+        """Keep the way to answer a request line; queries that change with each request would fill the place."""
+        line, accept = request.line, request.accept
+        if b"?" in line and not line.endswith(b"?count=1"):
+            return
+        if len(self.targets) >= TARGETS_KEPT:
+            self.targets.clear()
+        self.targets[line if accept is None else line + b"\n" + accept] = prepared
+
+    def admit(self, data: bytes, prepared: Prepared) -> None:
+        """Keep the way to answer these bytes, if they are seen again."""
+        mark = hash(data)
+        place = mark & SEEN - 1
+        if self._seen[place] != mark:
+            self._seen[place] = mark
+        elif len(data) <= PREPARED_BYTES:
+            if len(self.prepared) >= PREPARED_KEPT:
+                self.prepared.clear()
+            self.prepared[data] = prepared
+
+    def enter(self, connection: "HttpConnection", address: str) -> int:
+        """Count a new connection; gives 0, or the status with which to refuse it."""
+        if not self.open:
+            self.renew_date()
+        self.counters.connections += 1
+        self.open += 1
+        self._slices[self.counters.connections % SLICES].add(connection)
+        if address:
+            held = self._per_address[address] = self._per_address.get(address, 0) + 1
+            if held > self.limits.max_connections_per_address:
+                self.counters.refused_per_address += 1
+                return 429
+        if self.open > self.limits.max_connections:
+            self.counters.refused_connections += 1
+            return 503
+        return 0
+
+    def leave(self, connection: "HttpConnection", address: str) -> None:
+        """Take a connection out that was closed."""
+        self.open -= 1
+        self.counters.requests_ended += connection.served
+        for connections in self._slices:
+            connections.discard(connection)
+        self.flowing(connection)
+        if address:
+            held = self._per_address[address] - 1
+            if held:
+                self._per_address[address] = held
+            else:
+                del self._per_address[address]
+
+    def stalling(self, connection: "HttpConnection", unread: int) -> None:
+        """Note that a client does not take its answers; cut those stalled longest while all is too much."""
+        self.unread += unread - self.stalled.get(connection, 0)
+        self.stalled[connection] = unread
+        while self.unread > self.limits.max_unread:
+            longest = next(iter(self.stalled))
+            self.counters.cut_too_much_unread += 1
+            self.flowing(longest)
+            longest.cut()
+
+    def flowing(self, connection: "HttpConnection") -> None:
+        """Note that a client has taken its answers, or is gone."""
+        self.unread -= self.stalled.pop(connection, 0)
+
+    def renew_date(self) -> None:
+        """Put the present second into all answers from now on."""
+        now = time.time()
+        if int(now) != self._second:
+            self._second = int(now)
+            self.date = http_date(now)
+            self.forms.renew(self.date)
+
+    def tick(self, now: float) -> None:
+        """Look after one slice of the connections; call it `SLICES` times a second while there are any.
+
+        `now`: seconds of the event loop.
+        """
+        self.renew_date()
+        self._turn = (self._turn + 1) % SLICES
+        for connection in list(self._slices[self._turn]):
+            connection.look_after(now)

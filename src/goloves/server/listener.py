@@ -1,0 +1,215 @@
+"""Listeners: sockets bound to addresses, and the acceptor that takes connections from one.
+
+Rules:
+1. A socket is bound without `SO_REUSEPORT`: two services on one port would share its connections without a word (P1).
+2. The acceptor takes connections itself. Where no file descriptor is left it pauses: the connections that are there go
+   on, new ones wait in the kernel and come when there is room. (libuv would accept and drop them.)
+"""
+
+import asyncio
+import errno
+import socket
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from goloves.config.addresses import Address
+from goloves.errors import ConfigError
+
+BACKLOG = 1024
+"""Connections that may wait to be accepted: a burst of clients at a restart. The kernel may cut it
+(`net.core.somaxconn`)."""
+
+ACCEPTED_AT_ONCE = 32
+"""Connections accepted before the others get their turn: about a millisecond."""
+
+PAUSE = 0.1
+"""Seconds before the next attempt when no file descriptor was left."""
+
+QUIET = 60.0
+"""Seconds in which that is logged once."""
+
+_NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+log = structlog.get_logger("goloves.listener")
+
+
+def listen(address: Address, setting: str = "http.listen") -> list[socket.socket]:
+    """Bind and listen: one socket, or one for each address that a host name stands for.
+
+    Raises ConfigError, which says what is wrong and how to mend it; `setting` is where the address came from.
+    """
+    if address.path:
+        return [_listen_unix(address, setting)]
+    try:
+        found = socket.getaddrinfo(
+            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICSERV
+        )
+    except (socket.gaierror, UnicodeError) as error:
+        raise ConfigError(f"can't listen on {address}: {address.host!r} is no host ({error}); see {setting}") from None
+    sockets: list[socket.socket] = []
+    port = address.port
+    try:
+        for family, where in dict.fromkeys((family, sockaddr[0]) for family, _, _, _, sockaddr in found):
+            sockets.append(_listen_tcp(family, str(where), port, address, setting))
+            port = port or sockets[0].getsockname()[1]  # where the system chooses, it chooses one for all
+    except BaseException:
+        for made in sockets:
+            made.close()
+        raise
+    return sockets
+
+
+def address_of(listener: socket.socket) -> Address:
+    """Say where a listener stands."""
+    name = listener.getsockname()
+    return Address(host=name[0], port=name[1]) if isinstance(name, tuple) else Address(path=str(name))
+
+
+def close_listener(listener: socket.socket) -> None:
+    """Close it, and remove the file of a Unix socket: nobody else could have put one there while this one listened."""
+    path = address_of(listener).path if listener.fileno() >= 0 else ""
+    listener.close()
+    if path:
+        Path(path).unlink(missing_ok=True)
+
+
+def _listen_tcp(family: int, host: str, port: int, address: Address, setting: str) -> socket.socket:
+    made = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        made.bind((host, port))
+        made.listen(BACKLOG)
+        made.setblocking(False)
+    except OSError as error:
+        made.close()
+        raise ConfigError(_why(error, address, setting)) from None
+    return made
+
+
+def _listen_unix(address: Address, setting: str) -> socket.socket:
+    path = address.path
+    _remove_stale(address, setting)
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        made.bind(path)
+        made.listen(BACKLOG)
+        made.setblocking(False)
+    except OSError as error:
+        made.close()
+        raise ConfigError(_why(error, address, setting)) from None
+    return made
+
+
+def _remove_stale(address: Address, setting: str) -> None:
+    """Remove the socket file that a killed process left; a file that is none, or that somebody listens on, stays."""
+    path = Path(address.path)
+    try:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise ConfigError(
+                f"can't listen on {address}: a file that is no socket is there; choose another ({setting})"
+            )
+    except OSError:
+        return  # nothing is there, or the bind that follows says what is wrong
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(address.path)
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+        except OSError:
+            raise ConfigError(_in_use(address, setting)) from None
+        else:
+            raise ConfigError(_in_use(address, setting))
+
+
+def _in_use(address: Address, setting: str) -> str:
+    busy = f"can't listen on {address}: another process listens there already"
+    return f"{busy}; stop it, or choose another address ({setting})"
+
+
+def _why(error: OSError, address: Address, setting: str) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return _in_use(address, setting)
+    if error.errno in (errno.EACCES, errno.EPERM):
+        hint = "ports below 1024 need a privilege" if address.port else "the directory can't be written"
+        return f"can't listen on {address}: not permitted, {hint}; choose another address ({setting})"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return (
+            f"can't listen on {address}: this machine has no such address; 0.0.0.0 or [::] are all it has ({setting})"
+        )
+    if error.errno == errno.ENOENT:
+        return f"can't listen on {address}: its directory does not exist; make it, or choose another ({setting})"
+    return f"can't listen on {address}: {error.strerror or error}; see {setting}"
+
+
+class Acceptor:
+    """Takes connections from one listener and gives each a protocol."""
+
+    def __init__(
+        self, listener: socket.socket, connect: Callable[[], asyncio.Protocol], paused: Callable[[], None]
+    ) -> None:
+        """`connect` makes the protocol of a new connection; `paused` is called when no file descriptor is left."""
+        self._listener = listener
+        self._connect = connect
+        self._paused = paused
+        self._loop = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._retry: asyncio.TimerHandle | None = None
+        self._logged_at = float("-inf")
+        self._running = False
+
+    def start(self) -> None:
+        """Begin to accept."""
+        self._running = True
+        self._loop.add_reader(self._listener, self._accept)
+
+    def stop(self) -> None:
+        """Accept no more; the listener stays open, and what waits there is for whoever accepts from it next."""
+        self._running = False
+        if self._retry is not None:
+            self._retry.cancel()
+        self._loop.remove_reader(self._listener)
+
+    def _accept(self) -> None:
+        for _ in range(ACCEPTED_AT_ONCE):
+            try:
+                accepted, _ = self._listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno not in _NO_ROOM:
+                    raise
+                self._pause(error)
+                return
+            accepted.setblocking(False)
+            task = self._loop.create_task(self._take(accepted))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _take(self, accepted: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(self._connect, accepted)
+        except OSError:
+            accepted.close()  # the client was gone before it was taken in
+
+    def _pause(self, error: OSError) -> None:
+        self._loop.remove_reader(self._listener)
+        self._paused()
+        now = self._loop.time()
+        if now - self._logged_at >= QUIET:
+            self._logged_at = now
+            log.warning(
+                "no room for new connections: they wait; raise the limit of open files (ulimit -n)",
+                listener=str(address_of(self._listener)),
+                reason=error.strerror,
+            )
+        self._retry = self._loop.call_later(PAUSE, self._resume)
+
+    def _resume(self) -> None:
+        if self._running:
+            self._loop.add_reader(self._listener, self._accept)

@@ -1,0 +1,462 @@
+"""What differs between SQLite, MySQL with MariaDB, and PostgreSQL: all of it, and nothing else.
+
+Each dialect knows how to connect and prepare a connection so that it can be trusted (P4), how a transaction begins,
+the few statements that are written differently, and what its errors mean for the outcome of a transaction:
+
+- `ABORTED`: the database undid the transaction by itself; it may be repeated.
+- `LOST`: the connection is gone, and so is whatever was not committed.
+- `FAILED`: the statement was refused.
+
+Once COMMIT was sent, only the few codes of `commit_aborts` say that nothing happened; anything else is unknown (R3).
+"""
+
+import enum
+import importlib
+import logging
+from pathlib import Path
+from typing import Any, ClassVar
+from urllib.parse import quote
+
+from sqlalchemy import (
+    URL,
+    BigInteger,
+    ColumnElement,
+    Connection,
+    LargeBinary,
+    Table,
+    and_,
+    cast,
+    func,
+    literal,
+    literal_column,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.exc import DBAPIError
+
+from goloves.errors import ConfigError, StoreRefused
+from goloves.stores import schema
+from goloves.stores.urls import StoreUrl
+
+
+class Verdict(enum.Enum):
+    """What an error means for the transaction that met it."""
+
+    ABORTED = enum.auto()
+    LOST = enum.auto()
+    FAILED = enum.auto()
+
+
+class Dialect:
+    """What the dialects share; see the module."""
+
+    name: ClassVar[str]
+    driver: ClassVar[str]
+    extra: ClassVar[str]
+    embedded: ClassVar[bool] = False
+    binary_collations: ClassVar[frozenset[str]]
+    """Collations, in lower case, that order by bytes."""
+
+    def __init__(self, url: StoreUrl, timeout: float) -> None:
+        self.url = url
+        self.timeout = timeout
+        try:
+            importlib.import_module(self.driver)
+        except ImportError as error:
+            raise ConfigError(
+                f"a {self.name} store needs its driver, {self.driver}: pip install 'goloves[{self.extra}]' ({error})"
+            ) from error
+
+    # --- connections ---
+
+    def engine_url(self) -> URL:
+        """Give SQLAlchemy's URL."""
+        url = self.url
+        return URL.create(
+            f"{self.name}+{self.driver}",
+            username=url.user or None,
+            password=url.password or None,
+            host=url.host or None,
+            port=url.port or None if url.host else None,
+            database=url.database,
+        )
+
+    def connect_arguments(self) -> dict[str, Any]:
+        """Give what the driver's `connect` gets beside the URL."""
+        raise NotImplementedError
+
+    def engine_arguments(self) -> dict[str, Any]:
+        """Give what SQLAlchemy's `create_engine` gets beside the URL."""
+        return {"isolation_level": "READ COMMITTED"}
+
+    def prepare(self, connection: Connection, *, allow_lost_commits: bool) -> None:
+        """Set up a new connection; StoreRefused if it can lose commits and that is not allowed (P4)."""
+        raise NotImplementedError
+
+    def kill(self, driver_connection: Any) -> object:
+        """Cut a connection at once, without a word to the server; may be called where nothing can be awaited."""
+        raise NotImplementedError
+
+    def begin(self, connection: Connection, *, write: bool) -> None:
+        """Begin a transaction, where the driver does not by itself."""
+
+    # --- errors ---
+
+    def verdict(self, error: BaseException, *, committing: bool) -> Verdict:
+        """Say what an error means."""
+        code = self.code(error)
+        if code in (self.commit_aborts if committing else self.aborts):
+            return Verdict.ABORTED
+        if committing or not isinstance(error, DBAPIError) or error.connection_invalidated or code in self.stale:
+            return Verdict.LOST
+        return Verdict.FAILED
+
+    aborts: ClassVar[frozenset[str]]
+    """Codes of errors of a statement after which the transaction may be rolled back and repeated."""
+    commit_aborts: ClassVar[frozenset[str]]
+    """Codes of errors of COMMIT that mean that the database has rolled back, for certain."""
+    stale: ClassVar[frozenset[str]] = frozenset()
+    """Codes of errors after which another connection may do better: this server became a replica, or shuts down."""
+    refusals: ClassVar[dict[str, str]]
+    """Codes of errors that a person must mend before a connection can be had, and how."""
+
+    def code(self, error: BaseException) -> str:
+        """Give the driver's code of an error, or an empty text."""
+        raise NotImplementedError
+
+    def words(self, error: BaseException) -> str:
+        """Say an error in one line, without the statement and its values."""
+        original = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+        if original.__cause__ is not None and isinstance(error, DBAPIError):
+            original = original.__cause__
+        said = str(original.args[-1] if original.args else original).strip().splitlines()
+        return said[0][:300] if said else type(original).__name__
+
+    def refusal(self, error: BaseException) -> str:
+        """Say what a person must mend before a connection can be had; empty if waiting may help."""
+        mend = self.refusals.get(self.code(error))
+        return f"{self.url.address} refuses us ({self.words(error)}): {mend}" if mend else ""
+
+    # --- statements ---
+
+    def order_key(self, column: ColumnElement[str], *, binary: bool) -> ColumnElement[Any]:
+        """Give what sorts and compares names by their UTF-8 bytes; `binary`: the column does so by itself."""
+        raise NotImplementedError
+
+    def order_value(self, value: str, *, binary: bool) -> ColumnElement[Any]:
+        """Give a name to compare with `order_key`."""
+        return literal(value)
+
+    def same_name(self, column: ColumnElement[str], value: str) -> ColumnElement[bool]:
+        """Compare a name byte for byte, whatever the column's collation is; uses the column's index (R1)."""
+        return and_(column == value, self.order_key(column, binary=False) == self.order_value(value, binary=False))
+
+    def raise_number(self, connection: Connection, tag: str, size: int, limit: int) -> int | None:
+        """Move `max_id` up by `size` in one statement and give its new value; None if no row let it (R1, R2)."""
+        statement = self._raising(tag, size, limit).values(max_id=schema.leaf.c.max_id + size)
+        return connection.execute(statement.returning(schema.leaf.c.max_id)).scalar()
+
+    def _raising(self, tag: str, size: int, limit: int) -> Any:
+        table = schema.leaf
+        return (
+            update(table)
+            .where(self.same_name(table.c.biz_tag, tag), table.c.max_id >= 0, table.c.max_id <= limit - size)
+            .values(update_time=func.current_timestamp())
+        )
+
+    def insert_missing(self, table: Table) -> Any:
+        """Give an insert that leaves a row alone which has the same key."""
+        raise NotImplementedError
+
+    def greatest(self, *values: Any) -> ColumnElement[int]:
+        """Give the greatest of some numbers."""
+        return func.greatest(*values)
+
+    def least(self, *values: Any) -> ColumnElement[int]:
+        """Give the least of some numbers."""
+        return func.least(*values)
+
+    def clock_ms(self) -> ColumnElement[int]:
+        """Give the clock, ms since 1970, and not the transaction's start (W8)."""
+        raise NotImplementedError
+
+    own_clock: ClassVar[bool] = True
+    """Whether that clock is another than the node's."""
+
+    def lock_migration(self, connection: Connection) -> None:
+        """Keep other migrations of this database out, until `unlock_migration`."""
+
+    def unlock_migration(self, connection: Connection) -> None:
+        """Let other migrations in."""
+
+
+class Sqlite(Dialect):
+    """SQLite in a file: WAL, each commit on disk before it counts, one writer at a time."""
+
+    name = "sqlite"
+    driver = "aiosqlite"
+    extra = "server"
+    embedded = True
+    own_clock = False
+    binary_collations = frozenset({"binary", ""})
+    aborts = frozenset({"5", "6"})  # BUSY, LOCKED
+    commit_aborts = frozenset()
+    refusals: ClassVar[dict[str, str]] = {
+        "8": "the file can't be written; give the user of this process the file and its directory, on a writable disk",
+        "14": "the file can't be opened; look at the permissions of the file and its directory",
+        "26": "the file is no SQLite database; name another one",
+        "11": "the file is damaged; restore it from a backup, then run: goloves repair",
+        "23": "permission denied; give the user of this process the file and its directory",
+    }
+
+    def engine_url(self) -> URL:
+        """Give SQLAlchemy's URL of a file that must exist: no statement of ours makes one by accident (R8)."""
+        path = quote(str(Path(self.url.database).absolute()))
+        return URL.create("sqlite+aiosqlite", database=f"file:{path}", query={"mode": "rw", "uri": "true"})
+
+    def connect_arguments(self) -> dict[str, Any]:
+        """Wait for another writer nearly as long as a call may take; transactions are begun by us."""
+        return {"timeout": self.timeout * 0.8, "isolation_level": None}
+
+    def engine_arguments(self) -> dict[str, Any]:
+        """Give none: SQLite's transactions are serializable."""
+        return {}
+
+    def prepare(self, connection: Connection, *, allow_lost_commits: bool) -> None:
+        """Switch to WAL with a flush for each commit."""
+        mode = connection.exec_driver_sql("PRAGMA journal_mode=WAL").scalar()
+        if mode != "wal":
+            raise StoreRefused(
+                f"{self.url.address} can't use a write-ahead log (it is in mode {mode}); put the file on a local disk"
+            )
+        connection.exec_driver_sql("PRAGMA synchronous=FULL")
+        connection.exec_driver_sql("PRAGMA trusted_schema=OFF")
+        if connection.exec_driver_sql("PRAGMA synchronous").scalar() != 2 and not allow_lost_commits:
+            raise StoreRefused(f"{self.url.address} does not flush its commits (synchronous is not FULL)")
+
+    def kill(self, driver_connection: Any) -> object:
+        """Close it in its thread, after what runs there."""
+        return driver_connection.stop()
+
+    def begin(self, connection: Connection, *, write: bool) -> None:
+        """Take the write lock at once, so that what is read stays true until the commit."""
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+    def code(self, error: BaseException) -> str:
+        """Give SQLite's primary result code."""
+        original = error.orig if isinstance(error, DBAPIError) else error
+        number = getattr(original, "sqlite_errorcode", None)
+        return "" if number is None else str(number & 0xFF)
+
+    def order_key(self, column: ColumnElement[str], *, binary: bool) -> ColumnElement[Any]:
+        """Give the column under its binary collation."""
+        return column if binary else column.collate("BINARY")
+
+    def insert_missing(self, table: Table) -> Any:
+        """Give INSERT … ON CONFLICT DO NOTHING."""
+        from sqlalchemy.dialects.sqlite import insert
+
+        return insert(table).on_conflict_do_nothing()
+
+    def greatest(self, *values: Any) -> ColumnElement[int]:
+        """SQLite's `max` of several values."""
+        return func.max(*values)
+
+    def least(self, *values: Any) -> ColumnElement[int]:
+        """SQLite's `min` of several values."""
+        return func.min(*values)
+
+    def clock_ms(self) -> ColumnElement[int]:
+        """Give the machine's clock."""
+        return literal_column("CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)", BigInteger)
+
+
+class MySql(Dialect):
+    """MySQL 8 and MariaDB: InnoDB, READ COMMITTED, strict mode."""
+
+    name = "mysql"
+    driver = "asyncmy"
+    extra = "mysql"
+    binary_collations = frozenset(
+        {
+            "utf8mb4_bin",
+            "utf8mb3_bin",
+            "utf8_bin",
+            "ascii_bin",
+            "utf8mb4_0900_bin",
+            "utf8mb4_nopad_bin",
+            "utf8mb3_nopad_bin",
+        }
+    )
+    aborts = frozenset({"1213", "1205", "3101", "3572", "1020"})
+    # deadlock (also Galera's failed certification), lock wait, group replication's rollback, NOWAIT, changed row
+    commit_aborts = frozenset({"1213", "3101"})
+    stale = frozenset({"1290", "1836", "1792", "1053", "1047", "1927", "3024"})
+    # read-only server, read-only mode, read-only transaction, shutdown, no quorum (Galera), killed, time limit
+    refusals: ClassVar[dict[str, str]] = {
+        "1045": "check user and password in the store URL",
+        "1698": "check user and password in the store URL; this account wants another way to log in",
+        "1044": "grant this user its database: GRANT ALL ON database.* TO user",
+        "1049": "create the database, or name another one in the store URL",
+        "1130": "let this host in: the user's host part does not match it",
+        "1251": "upgrade the account's authentication plugin",
+    }
+
+    def __init__(self, url: StoreUrl, timeout: float) -> None:
+        super().__init__(url, timeout)
+        # The driver repeats each of the server's notes on the standard error.
+        logging.getLogger("asyncmy").setLevel(logging.ERROR)
+
+    def connect_arguments(self) -> dict[str, Any]:
+        """utf8mb4, so that names travel as they are."""
+        # As bytes, for the driver would encode a text as Latin-1, and the server's own clients don't.
+        password = self.url.password.encode()
+        arguments: dict[str, Any] = {"connect_timeout": self.timeout, "charset": "utf8mb4", "password": password}
+        if self.url.socket:
+            arguments["unix_socket"] = self.url.socket
+        context = self.url.ssl_context()
+        if context is not None:
+            arguments["ssl"] = context
+        return arguments
+
+    def prepare(self, connection: Connection, *, allow_lost_commits: bool) -> None:
+        """Set strict mode and UTC; look at what InnoDB does at a commit."""
+        wait = max(1, int(self.timeout * 0.8))
+        connection.exec_driver_sql(
+            "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', time_zone = '+00:00',"
+            f" innodb_lock_wait_timeout = {wait}"
+        )
+        flush = connection.exec_driver_sql("SELECT @@GLOBAL.innodb_flush_log_at_trx_commit").scalar()
+        if flush not in (1, 3) and not allow_lost_commits:
+            raise StoreRefused(
+                f"{self.url.address} can lose commits: innodb_flush_log_at_trx_commit is {flush}. Set it to 1, or"
+                " accept that ids may repeat after a crash with allow_lost_commits = true under [stores]"
+            )
+
+    def kill(self, driver_connection: Any) -> object:
+        """Close the transport."""
+        return driver_connection.close()
+
+    def code(self, error: BaseException) -> str:
+        """Give MySQL's error number."""
+        original = error.orig if isinstance(error, DBAPIError) else error
+        arguments = getattr(original, "args", ())
+        return str(arguments[0]) if arguments and isinstance(arguments[0], int) else ""
+
+    def order_key(self, column: ColumnElement[str], *, binary: bool) -> ColumnElement[Any]:
+        """Give the bytes in UTF-8: the default collations take 'oRDer  ' for 'order', and utf8mb4_bin pads too."""
+        if binary:
+            return column
+        return cast(func.convert(column.op("USING")(literal_column("utf8mb4"))), LargeBinary)
+
+    def order_value(self, value: str, *, binary: bool) -> ColumnElement[Any]:
+        """Give the name's bytes."""
+        return literal(value) if binary else cast(literal(value), LargeBinary)
+
+    def raise_number(self, connection: Connection, tag: str, size: int, limit: int) -> int | None:
+        """Neither MySQL nor MariaDB returns from an UPDATE: the number comes back as the last insert id."""
+        moved = func.last_insert_id(schema.leaf.c.max_id + size)
+        result = connection.execute(self._raising(tag, size, limit).values(max_id=moved))
+        if result.rowcount != 1:
+            return None
+        return int(connection.execute(select(func.last_insert_id())).scalar_one())
+
+    def insert_missing(self, table: Table) -> Any:
+        """Give an insert that sets the key to itself where it exists: INSERT IGNORE would hide other faults too."""
+        from sqlalchemy.dialects.mysql import insert
+
+        key = next(iter(table.primary_key))
+        return insert(table).on_duplicate_key_update({key.name: key})
+
+    def clock_ms(self) -> ColumnElement[int]:
+        """Give the server's clock; beyond 2038 too, where UNIX_TIMESTAMP ends."""
+        return literal_column(
+            "TIMESTAMPDIFF(MICROSECOND, '1970-01-01 00:00:00', UTC_TIMESTAMP(3)) DIV 1000", BigInteger
+        )
+
+    def lock_migration(self, connection: Connection) -> None:
+        """Take a lock of the session: each DDL statement commits."""
+        if connection.execute(text("SELECT GET_LOCK(CONCAT('goloves ', DATABASE()), 60)")).scalar() != 1:
+            raise StoreRefused("another migration of this database is under way; try again when it is done")
+
+    def unlock_migration(self, connection: Connection) -> None:
+        """Give the session's lock back."""
+        connection.execute(text("SELECT RELEASE_LOCK(CONCAT('goloves ', DATABASE()))"))
+
+
+class Postgres(Dialect):
+    """PostgreSQL: READ COMMITTED, synchronous commits."""
+
+    name = "postgresql"
+    driver = "asyncpg"
+    extra = "postgres"
+    binary_collations = frozenset({"c", "posix", "ucs_basic", "c.utf-8", "pg_c_utf8"})
+    aborts = frozenset({"40001", "40P01", "55P03"})  # serialization failure, deadlock, lock not available
+    commit_aborts = frozenset({"40001", "40P01"})
+    stale = frozenset(
+        {"25006", "57P01", "57P02", "57P03", "57P05"}
+    )  # read-only transaction; shutting down, starting up
+    refusals: ClassVar[dict[str, str]] = {
+        "28P01": "check user and password in the store URL",
+        "28000": "check the user in the store URL, and pg_hba.conf on the server",
+        "3D000": "create the database, or name another one in the store URL",
+        "42501": "grant this user its database and tables",
+    }
+
+    def connect_arguments(self) -> dict[str, Any]:
+        """UTC and isolation from the start."""
+        arguments: dict[str, Any] = {
+            "timeout": self.timeout,
+            "ssl": self.url.ssl_context() or False,
+            "server_settings": {"application_name": "goloves", "timezone": "UTC"},
+        }
+        if self.url.socket:
+            arguments["host"] = self.url.socket
+            arguments["port"] = self.url.port
+        return arguments
+
+    def prepare(self, connection: Connection, *, allow_lost_commits: bool) -> None:
+        """Make commits wait for the disk, and for a synchronous standby if there is one; look at fsync."""
+        if allow_lost_commits:
+            return
+        commit, fsync = connection.exec_driver_sql(
+            "SELECT set_config('synchronous_commit', CASE current_setting('synchronous_commit')"
+            " WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, false), current_setting('fsync')"
+        ).one()
+        connection.commit()
+        if commit not in ("on", "remote_apply") or fsync != "on":
+            raise StoreRefused(
+                f"{self.url.address} can lose commits: fsync is {fsync}, synchronous_commit is {commit}. Switch both"
+                " on, or accept that ids may repeat after a crash with allow_lost_commits = true under [stores]"
+            )
+
+    def kill(self, driver_connection: Any) -> object:
+        """Close the transport."""
+        return driver_connection.terminate()
+
+    def code(self, error: BaseException) -> str:
+        """Give the SQLSTATE."""
+        original = error.orig if isinstance(error, DBAPIError) else error
+        return getattr(original, "sqlstate", None) or getattr(original, "pgcode", None) or ""
+
+    def order_key(self, column: ColumnElement[str], *, binary: bool) -> ColumnElement[Any]:
+        """Give the column under the collation of bytes."""
+        return column if binary else column.collate("C")
+
+    def insert_missing(self, table: Table) -> Any:
+        """Give INSERT … ON CONFLICT DO NOTHING."""
+        from sqlalchemy.dialects.postgresql import insert
+
+        return insert(table).on_conflict_do_nothing()
+
+    def clock_ms(self) -> ColumnElement[int]:
+        """Give the server's clock."""
+        return literal_column("CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)", BigInteger)
+
+    def lock_migration(self, connection: Connection) -> None:
+        """Take a lock that ends with the transaction: DDL is part of it."""
+        connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('goloves migrate'))"))
+
+
+DIALECTS: dict[str, type[Dialect]] = {dialect.name: dialect for dialect in (Sqlite, MySql, Postgres)}

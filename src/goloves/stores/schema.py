@@ -1,0 +1,102 @@
+"""The tables, as queries see them. The migrations make them; a test holds the two together.
+
+Rules:
+1. `leaf_alloc` is Leaf's, column for column: an existing one is used as it stands.
+2. What Goloves adds lives in tables of its own, `goloves_…`. A node never changes a table's form.
+3. Names are compared byte for byte. Numbers are signed 64-bit integers.
+"""
+
+from sqlalchemy import BigInteger, Column, DateTime, Index, Integer, MetaData, SmallInteger, String, Table
+
+VERSION = "0001"
+"""The revision that this version of Goloves works with: the newest in `migrations/versions`."""
+
+VERSION_TABLE = "goloves_version"
+"""Where alembic keeps the revision; column `version_num`."""
+
+META_ID = 1
+"""`goloves_meta` has this one row."""
+
+MAX_REASON = 1000
+"""Characters of a reason that are kept; a longer one is cut."""
+
+MAX_OWNER = 255
+"""Characters of an owner or node that are kept; a longer one is cut."""
+
+metadata = MetaData()
+
+leaf = Table(
+    "leaf_alloc",
+    metadata,
+    Column("biz_tag", String(128), primary_key=True),
+    Column("max_id", BigInteger, nullable=False),
+    Column("step", Integer, nullable=False),
+    Column("description", String(256)),
+    Column("update_time", DateTime, nullable=False),
+)
+
+meta = Table(
+    "goloves_meta",
+    metadata,
+    Column("id", SmallInteger, primary_key=True, autoincrement=False),
+    Column("uuid", String(36), nullable=False),
+    Column("halt", String(MAX_REASON), nullable=False),
+    Column("skipped", BigInteger, nullable=False),
+    Column("machine", String(64), nullable=False),
+    Column("server", String(200), nullable=False),
+    Column("position", String(4000), nullable=False),
+)
+"""`skipped`: how many numbers each tag has to leave out in all, after failovers and repairs (R7). `machine`: the
+machine that an embedded store is bound to (R8). `server`, `position`: which server this is, and how far its log had
+come when a node looked last (R7). Empty: not known."""
+
+tag = Table(
+    "goloves_tag",
+    metadata,
+    Column("name", String(128), primary_key=True),
+    Column("mark", BigInteger, nullable=False),
+    Column("limit", BigInteger, nullable=False),
+    Column("halted", String(MAX_REASON), nullable=False),
+    Column("skipped", BigInteger, nullable=False),
+)
+"""One row per name, never deleted: without a row in `leaf_alloc` it is the tombstone of a deleted tag (R4). `skipped`:
+how many of the numbers that `goloves_meta` says to leave out this tag has left out; the next grant leaves out the
+rest."""
+
+mark = Table(
+    "goloves_mark",
+    metadata,
+    Column("node", String(MAX_OWNER), primary_key=True),
+    Column("kind", String(8), primary_key=True),
+    Column("name", String(128), primary_key=True),
+    Column("worker", Integer, primary_key=True, autoincrement=False),
+    Column("value", BigInteger, nullable=False),
+)
+
+space = Table(
+    "goloves_space",
+    metadata,
+    Column("name", String(128), primary_key=True),
+    Column("layout", String(200), nullable=False),
+    Column("fingerprint", String(64), nullable=False),
+    Column("epoch_ms", BigInteger, nullable=False),
+    Column("floor", BigInteger, nullable=False),
+)
+"""`layout` is for people; `fingerprint` is compared (W9). `floor` holds for all worker ids, in units."""
+
+worker = Table(
+    "goloves_worker",
+    metadata,
+    Column("space", String(128), primary_key=True),
+    Column("worker", Integer, primary_key=True, autoincrement=False),
+    Column("fence", BigInteger, nullable=False),
+    Column("start", BigInteger, nullable=False),
+    Column("floor", BigInteger, nullable=False),
+    Column("nonce", String(32), nullable=False),
+    Column("owner", String(MAX_OWNER), nullable=False),
+    Column("seen_ms", BigInteger, nullable=False),
+    Index("goloves_worker_floor", "space", "floor"),
+    Index("goloves_worker_nonce", "space", "nonce"),
+)
+"""Rows exist only for worker ids that were ever used. `start`, `floor`: of the current window, units since the
+epoch."""

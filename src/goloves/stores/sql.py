@@ -1,0 +1,217 @@
+"""A SQL store: segments, windows, marks and repair over one database, opened only after it was checked.
+
+Rules (SAFETY R8 for embedded stores):
+1. Nothing is created by opening, unless the store is embedded and the caller says so.
+2. An embedded store is one file: it is bound to the machine outside of containers, and is the file that was opened, by
+   device and inode, at each commit. It never lies on a network file system.
+"""
+
+import asyncio
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+from sqlalchemy import Connection, update
+from sqlalchemy.exc import DBAPIError
+
+from goloves.errors import StoreRefused, StoreUnavailable, StoreWentBackwards
+from goloves.stores import checks, migrations, schema
+from goloves.stores.database import Database
+from goloves.stores.dialects import DIALECTS
+from goloves.stores.repair import PATIENCE, SqlRepair
+from goloves.stores.session import Session
+from goloves.stores.urls import StoreUrl
+from goloves.stores.workers import SqlWorkers
+
+log = structlog.get_logger("goloves.store")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a store is used."""
+
+    timeout: float = 2.0
+    """Seconds that a call may take."""
+    pool: int = 5
+    """Most connections. A refill takes some milliseconds of one, so five serve a thousand refills a second."""
+    allow_lost_commits: bool = False
+    """Accept a database that loses commits in a crash."""
+    create: bool = False
+    """Create an embedded store that does not exist (R8)."""
+    repairing: bool = False
+    """Open the store for `goloves repair`: don't insist on its identity, which the repair is about to renew."""
+
+
+class SqlStore(SqlRepair, SqlWorkers, Session):
+    """A SQL store; keeps `base.SegmentStore` and `base.WorkerStore`."""
+
+    def __init__(self, url: StoreUrl, options: Options) -> None:
+        dialect = DIALECTS[url.dialect](url, options.timeout)
+        super().__init__(
+            Database(
+                dialect,
+                timeout=options.timeout,
+                pool=1 if dialect.embedded else options.pool,
+                allow_lost_commits=options.allow_lost_commits,
+            )
+        )
+        self._options = options
+        self._layouts = {}
+        self._opening = asyncio.Lock()
+        self._file = Path(url.database).absolute() if dialect.embedded else None
+        self._inode: tuple[int, int] | None = None
+        self._database.before_commit = self._check_file
+
+    def __repr__(self) -> str:
+        return f"SqlStore({self._database.address!r})"
+
+    async def open(self) -> None:
+        """Connect and check; see `base.Store.open`."""
+        async with self._opening:
+            if self._opened:
+                return
+            self._database.reopen()
+            try:
+                await self._open()
+            except BaseException:
+                await self._database.close()
+                raise
+            self._opened = True
+
+    async def close(self) -> None:
+        """Let go of all connections; see `base.Store.close`."""
+        self._opened = False
+        await self._database.close()
+
+    async def create(self) -> None:
+        """Create the store, for `--init`; StoreRefused if it exists (R8)."""
+        if self._file is not None:
+            self._make_file()
+        self._database.reopen()
+        try:
+            facts = await self._database.run(self._examine, write=False, opening=True)
+            if not facts.empty:
+                raise StoreRefused(
+                    f"{self._database.address} exists already; start without --init, which is for a new store only"
+                )
+            await self._migrate(only_empty=True)
+        finally:
+            await self._database.close()
+
+    async def migrate(self) -> None:
+        """Bring the tables to the newest form, for `goloves migrate`; makes them if there are none."""
+        if self._file is not None:
+            self._make_file()
+        self._database.reopen()
+        try:
+            await self._migrate(only_empty=False)
+        finally:
+            await self._database.close()
+
+    async def lift_halt(self) -> None:
+        """End the store's halt; see `base.Store.lift_halt`."""
+        self._check_migrated("a repair")
+        values = {"halt": "", "machine": self._machine()}
+        statement = update(schema.meta).where(schema.meta.c.id == schema.META_ID).values(values)
+        await self._run(lambda connection: connection.execute(statement).rowcount)
+
+    # --- opening ---
+
+    async def _open(self) -> None:
+        if self._file is not None:
+            self._find_file(self._file)
+        facts = await self._database.run(self._examine, write=False, opening=True)
+        if facts.empty and self._options.create and self._dialect.embedded:
+            await self._migrate(only_empty=True)
+            facts = await self._database.run(self._examine, write=False, opening=True)
+        if facts.empty:
+            raise StoreRefused(
+                f"{self._database.address} has no tables yet; make them with: goloves migrate (or start once with"
+                " --init)"
+            )
+        self._facts = facts
+        if not facts.migrated:
+            log.warning(
+                "only Leaf's table exists: no marks, no halt, no tag can be made or deleted, no Snowflake ids",
+                store=self._database.address,
+                mend="goloves migrate",
+            )
+        elif self._file is not None:
+            await self._bind_machine(facts.machine)
+
+    def _examine(self, connection: Connection) -> checks.Facts:
+        return checks.look(connection, self._dialect)
+
+    async def _migrate(self, *, only_empty: bool) -> None:
+        def work(connection: Connection) -> None:
+            self._dialect.lock_migration(connection)
+            try:
+                if not only_empty or self._examine(connection).empty:
+                    migrations.upgrade(connection)
+            finally:
+                self._dialect.unlock_migration(connection)
+
+        try:
+            await self._database.run(work, timeout=PATIENCE, opening=True)
+        except StoreUnavailable as error:
+            if isinstance(error.__cause__, DBAPIError) and not error.__cause__.connection_invalidated:
+                raise StoreRefused(f"{error.message}; grant this user CREATE and INDEX, and run it again") from error
+            raise
+
+    # --- embedded stores ---
+
+    def _find_file(self, file: Path) -> None:
+        warning = checks.check_file_system(file)
+        if warning:
+            log.warning(warning)
+        if not file.exists():
+            if not self._options.create:
+                raise StoreRefused(
+                    f"there is no store at {file}; make it with: goloves migrate (or start once with --init)"
+                )
+            self._make_file()
+        self._inode = checks.identity_of(file)
+
+    def _make_file(self) -> None:
+        file = self._file
+        assert file is not None
+        if not file.exists() and file.with_name(f"{file.name}-wal").exists():
+            raise StoreRefused(
+                f"{file} is gone, but its log {file.name}-wal is there; restore the file from a backup, then run:"
+                " goloves repair. Only if it shall begin anew: remove the log too"
+            )
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            os.close(os.open(file, os.O_CREAT | os.O_RDWR, 0o640))
+        except OSError as error:
+            raise StoreRefused(
+                f"{file} can't be made: {error.strerror}; give the user of this process a directory that it can write"
+            ) from error
+        self._inode = checks.identity_of(file)
+
+    def _check_file(self) -> None:
+        """Refuse to commit to a file that was replaced under us, or to the one that replaced it (R8)."""
+        if self._file is not None and checks.identity_of(self._file) != self._inode:
+            raise StoreWentBackwards(
+                f"{self._file} was replaced or removed while it was in use; put the right file there and restart",
+                whole_store=True,
+            )
+
+    async def _bind_machine(self, bound: str) -> None:
+        mine = self._machine()
+        if not mine or bound == mine or self._options.repairing:
+            return
+        if bound:
+            raise StoreRefused(
+                f"{self._file} belongs to another machine: a copy that runs beside its original would repeat its ids."
+                " If it was moved on purpose, and the original is gone for good, run: goloves repair"
+            )
+        statement = update(schema.meta).where(schema.meta.c.id == schema.META_ID).values(machine=mine)
+        await self._database.run(lambda connection: connection.execute(statement).rowcount)
+
+    def _machine(self) -> str:
+        """Give this machine's id, hashed as systemd asks of applications; empty where it says nothing."""
+        machine = checks.machine_id() if self._dialect.embedded else ""
+        return hashlib.sha256(f"goloves store {machine}".encode()).hexdigest() if machine else ""

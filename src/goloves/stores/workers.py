@@ -1,0 +1,199 @@
+# ruff: noqa: D102 - what each method promises stands with the contracts in base.py
+"""Windows in SQL.
+
+Rules:
+1. A claim locks its space's row, so that claims of one space follow one another and none is chosen in vain; the write
+   compares the fence all the same (W1).
+2. A claim compares the layout under that lock (W9): from the first claim on, it can't change.
+3. An extension locks nothing but its own row, and compares fence and nonce (W3). So does a release (W5).
+"""
+
+from typing import Any
+
+from sqlalchemy import Connection, and_, func, insert, select, update
+
+from goloves.core.grants import Window
+from goloves.core.layout import Layout
+from goloves.errors import StoreUnavailable
+from goloves.stores import rules, schema
+from goloves.stores.base import Claim, Space
+from goloves.stores.session import NOT_HALTED, Session
+
+EXACT_UP_TO = 4096
+"""Worker ids up to which the last never-used one is looked for: an index of that many rows is read in a millisecond or
+two. In larger spaces the draw finds one as long as a few in a hundred are left, and nobody will use up the rest."""
+
+
+class SqlWorkers(Session):
+    """The worker half of a SQL store."""
+
+    _layouts: dict[str, Layout]
+
+    async def open_space(self, space: Space) -> None:
+        self._check_migrated("Snowflake mode")
+        await self._run(lambda connection: self._open_space(connection, space))
+        self._layouts[space.name] = space.layout
+
+    async def claim(self, claim: Claim) -> Window:
+        self._check_migrated("Snowflake mode")
+        return await self._run(lambda connection: self._claim(connection, claim))
+
+    async def find_window(self, space: str, nonce: str) -> Window | None:
+        self._check_migrated("Snowflake mode")
+        return await self._run(lambda connection: self._find(connection, space, nonce), write=False)
+
+    async def extend(self, window: Window, end: int) -> Window:
+        self._check_migrated("Snowflake mode")
+        layout = self._layouts.get(window.space)
+        if layout is None:
+            raise rules.unknown_space(window.space)
+        rules.check_end(layout, end)
+        await self._run(lambda connection: self._extend(connection, window, end))
+        return window.extended(end)
+
+    async def release(self, window: Window, floor: int) -> None:
+        self._check_migrated("Snowflake mode")
+        rules.check_floor(window, floor)
+        table = schema.worker
+        statement = update(table).where(
+            self._is_worker(window), table.c.fence == window.fence, table.c.nonce == window.nonce
+        )
+        await self._run(lambda connection: connection.execute(statement.values(floor=floor)).rowcount)
+
+    # --- transactions ---
+
+    def _open_space(self, connection: Connection, space: Space) -> None:
+        layout, table = space.layout, schema.space
+        form = {
+            "layout": layout.describe(),
+            "fingerprint": layout.fingerprint,
+            "epoch_ms": layout.epoch_ms,
+        }
+        connection.execute(self._dialect.insert_missing(table).values(name=space.name, floor=0, **form))
+        row = connection.execute(select(*table.c).where(table.c.name == space.name).with_for_update()).one()
+        if row.fingerprint == layout.fingerprint:
+            return
+        used = select(schema.worker.c.worker).where(schema.worker.c.space == space.name).limit(1)
+        if row.floor > 0 or connection.execute(used).first() is not None:
+            raise rules.other_layout(space.name, row.layout, layout.describe())
+        connection.execute(update(table).where(table.c.name == space.name).values(form))
+
+    def _claim(self, connection: Connection, claim: Claim) -> Window:
+        space = self._lock_space(connection, claim.space.name)
+        if space.store_halt:
+            raise rules.store_halted(space.store_halt)
+        if space.fingerprint != claim.space.layout.fingerprint:
+            raise rules.other_layout(claim.space.name, space.layout, claim.space.layout.describe())
+        table = schema.worker
+        old = self._choose(connection, claim)
+        if isinstance(old, int):
+            window = rules.window(claim, old, 1, space.floor)
+        else:
+            window = rules.window(claim, old.worker, old.fence + 1, max(old.floor, space.floor))
+        values = {
+            "fence": window.fence,
+            "start": window.start,
+            "floor": window.end,
+            "nonce": claim.nonce,
+            "owner": claim.owner[: schema.MAX_OWNER],
+            "seen_ms": self._dialect.clock_ms(),
+        }
+        if isinstance(old, int):
+            connection.execute(insert(table).values(space=window.space, worker=window.worker, **values))
+            return window
+        written = connection.execute(
+            update(table).where(self._is_worker(window), table.c.fence == old.fence).values(values)
+        )
+        if written.rowcount != 1:
+            raise StoreUnavailable(f"worker id {window.worker} of space {window.space!r} changed under its lock")
+        return window
+
+    def _lock_space(self, connection: Connection, name: str) -> Any:
+        table = schema.space
+        halt = select(schema.meta.c.halt).where(schema.meta.c.id == schema.META_ID).scalar_subquery()
+        row = connection.execute(
+            select(*table.c, halt.label("store_halt")).where(table.c.name == name).with_for_update()
+        ).one_or_none()
+        if row is None:
+            raise rules.unknown_space(name)
+        return row
+
+    def _find(self, connection: Connection, space: str, nonce: str) -> Window | None:
+        table = schema.worker
+        row = connection.execute(select(*table.c).where(table.c.space == space, table.c.nonce == nonce)).first()
+        return None if row is None else Window(space, row.worker, row.fence, nonce, row.start, row.floor)
+
+    def _extend(self, connection: Connection, window: Window, end: int) -> None:
+        table = schema.worker
+        row = connection.execute(
+            select(table.c.fence, table.c.nonce, table.c.floor).where(self._is_worker(window)).with_for_update()
+        ).one_or_none()
+        if row is None:
+            rules.check_extension(window, None, "", 0)
+            return
+        rules.check_extension(window, row.fence, row.nonce, row.floor)
+        written = connection.execute(
+            update(table)
+            .where(self._is_worker(window), table.c.fence == window.fence, table.c.nonce == window.nonce, NOT_HALTED)
+            .values(floor=self._dialect.greatest(table.c.floor, end), seen_ms=self._dialect.clock_ms())
+        )
+        if written.rowcount != 1:
+            raise rules.store_halted(self._store_halt(connection))
+
+    def _is_worker(self, window: Window) -> Any:
+        return and_(schema.worker.c.space == window.space, schema.worker.c.worker == window.worker)
+
+    # --- which worker id (W6) ---
+
+    def _choose(self, connection: Connection, claim: Claim) -> Any:
+        """Give a worker id that was never used, or the row of one that was and whose window is past."""
+        allowed = rules.candidates(claim)
+        drawn = rules.draw(allowed, claim.rng)
+        table = schema.worker
+        known = select(table.c.worker).where(table.c.space == claim.space.name, table.c.worker.in_(drawn))
+        used = set(connection.execute(known).scalars())
+        for worker in drawn:
+            if worker not in used:
+                return worker
+        if len(allowed) <= EXACT_UP_TO:
+            unused = self._unused(connection, claim, allowed)
+            if unused is not None:
+                return unused
+        inside = and_(table.c.space == claim.space.name, table.c.worker >= allowed[0], table.c.worker <= allowed[-1])
+        past = connection.execute(
+            select(table.c.worker, table.c.fence, table.c.floor)
+            .where(inside, table.c.floor <= claim.now)
+            .order_by(table.c.floor)
+            .limit(rules.POOLED)
+        ).all()
+        if past:
+            return claim.rng.choice(past)
+        unused = self._unused(connection, claim, allowed)
+        if unused is not None:
+            return unused
+        lowest = connection.execute(select(func.min(table.c.floor)).where(inside)).scalar_one()
+        raise rules.no_worker_free(claim, lowest)
+
+    def _unused(self, connection: Connection, claim: Claim, allowed: range) -> int | None:
+        """Find a worker id without a row: the first one behind a random place, else the first of all."""
+        table = schema.worker
+        first, last = allowed[0], allowed[-1]
+        place = claim.rng.choice(allowed)
+        beyond = table.alias()
+        free_beyond = ~(
+            select(beyond.c.worker)
+            .where(beyond.c.space == claim.space.name, beyond.c.worker == table.c.worker + 1)
+            .correlate(table)
+            .exists()
+        )
+        for start in (place, first):
+            found: int | None = connection.execute(
+                select(table.c.worker + 1)
+                .where(table.c.space == claim.space.name, table.c.worker >= start, table.c.worker < last, free_beyond)
+                .order_by(table.c.worker)
+                .limit(1)
+            ).scalar()
+            if found is not None:
+                return found
+        taken = select(table.c.worker).where(table.c.space == claim.space.name, table.c.worker == first)
+        return first if connection.execute(taken).first() is None else None

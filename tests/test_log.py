@@ -1,0 +1,136 @@
+import io
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from goloves.config import LogConfig
+from goloves.log import MOST_A_MINUTE, QUIET, REMEMBERED, Repeats, set_up
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.captureWarnings(False)
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+def out() -> io.StringIO:
+    return io.StringIO()
+
+
+def record(event: str, level: int = logging.WARNING, **fields: object) -> logging.LogRecord:
+    return logging.LogRecord("goloves", level, "", 0, {"event": event, **fields}, (), None)  # type: ignore[arg-type]
+
+
+def lines(out: io.StringIO) -> list[dict[str, object]]:
+    return [json.loads(line) for line in out.getvalue().splitlines()]
+
+
+def test_text_is_one_line_an_event_with_its_fields(out: io.StringIO) -> None:
+    set_up(LogConfig(), out)
+    structlog.get_logger("goloves.test").info("the store answers again", store="segments")
+    [line] = out.getvalue().splitlines()
+    assert line.endswith("Z [info     ] the store answers again [goloves.test] store=segments")
+
+
+def test_json_is_one_object_an_event_with_the_same_first_fields(out: io.StringIO) -> None:
+    set_up(LogConfig(format="json"), out)
+    structlog.get_logger("goloves.test").error("ö", tag="order")
+    assert "ö" in out.getvalue()
+    [line] = lines(out)
+    assert list(line) == ["timestamp", "level", "logger", "event", "tag"]
+
+
+def test_what_libraries_log_and_warn_of_comes_out_alike(out: io.StringIO) -> None:
+    set_up(LogConfig(format="json"), out)
+    logging.getLogger("somebody").warning("has %s", "spoken")
+    logging.getLogger("sqlalchemy.engine").info("not of interest")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        logging.captureWarnings(True)
+        warnings.warn("careful", UserWarning, stacklevel=1)
+    events = [line["event"] for line in lines(out)]
+    assert events[0] == "has spoken"
+    assert "careful" in str(events[1])
+    assert len(events) == 2
+
+
+def test_what_is_below_the_level_is_not_said(out: io.StringIO) -> None:
+    set_up(LogConfig(level="warning"), out)
+    structlog.get_logger("goloves.test").info("unheard")
+    assert out.getvalue() == ""
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_no_line_holds_the_password_of_a_store_url_not_even_a_traceback(form: str, out: io.StringIO) -> None:
+    set_up(LogConfig(format=form), out)  # type: ignore[arg-type]
+    secret = "mysql://u:geheim@h/d"
+    try:
+        raise ValueError(f"can't use {secret}")
+    except ValueError:
+        structlog.get_logger("goloves.test").exception("it failed", store=secret)
+    shown = out.getvalue()
+    assert "mysql://u:***@h/d" in shown
+    assert "ValueError: can't use" in shown
+    assert "geheim" not in shown
+
+
+def test_the_same_line_is_said_once_and_then_once_a_minute_with_the_number_left_out() -> None:
+    clock = Clock()
+    repeats = Repeats(clock)
+    passed = []
+    for second in range(int(3 * QUIET)):
+        clock.now = 1000.0 + second
+        line = record("the store is away", store="segments", reason=f"refused {second}")
+        if repeats.filter(line):
+            passed.append((second, line.msg.get("left_out", 0)))  # type: ignore[attr-defined]
+    assert passed == [(0, 0), (60, 59), (120, 59)]
+
+
+def test_lines_that_differ_in_a_field_are_all_said_up_to_a_number_a_minute() -> None:
+    clock = Clock()
+    repeats = Repeats(clock)
+    assert sum(repeats.filter(record("the tag was halted", tag=f"t{n}")) for n in range(1000)) == MOST_A_MINUTE
+    assert repeats.filter(record("another event", tag="t1"))
+    clock.now += QUIET
+    line = record("the tag was halted", tag="new")
+    assert repeats.filter(line)
+    assert line.msg["left_out"] == 1000 - MOST_A_MINUTE  # type: ignore[index, call-overload]
+
+
+def test_debugging_is_never_left_out() -> None:
+    repeats = Repeats(Clock())
+    assert all(repeats.filter(record("x", logging.DEBUG)) for _ in range(100))
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    repeats = Repeats(Clock())
+    for number in range(3 * REMEMBERED):
+        assert repeats.filter(record(f"event {number}"))
+    assert len(repeats._lines) == len(repeats._events) == REMEMBERED
+
+
+def test_lines_of_libraries_that_differ_in_their_arguments_are_different_lines() -> None:
+    repeats = Repeats(Clock())
+
+    def line(number: int) -> logging.LogRecord:
+        return logging.LogRecord("somebody", logging.WARNING, "", 0, "number %d", (number,), None)
+
+    assert [repeats.filter(line(number)) for number in (1, 2, 1)] == [True, True, False]
