@@ -1,8 +1,8 @@
 """Makes what is generated from the .proto files, or checks that it is current: `python scripts/proto.py [--check]`.
 
 - `src/goloves/v1/goloves_pb2.py`, `.pyi` and `goloves_pb2_grpc.py`: messages and stubs for Python clients.
-- `src/goloves/server/grpc/descriptors.binpb`: all files as one FileDescriptorSet, which the server answers reflection from
-  and makes its rarer messages of.
+- `src/goloves/server/grpc/descriptors.binpb`: all files as one FileDescriptorSet, which the server answers reflection
+  from and makes its rarer messages of.
 
 Needs grpcio-tools and mypy-protobuf.
 """
@@ -35,7 +35,9 @@ def generate(target: Path) -> None:
         if protoc.main(["protoc", *arguments]) != 0:
             sys.exit("protoc failed; its message stands above")
     package = target / "goloves" / "v1"
-    (package / "__init__.py").write_text('"""Generated from api/proto/goloves/v1/goloves.proto by scripts/proto.py."""\n')
+    (package / "__init__.py").write_text(
+        '"""Generated from api/proto/goloves/v1/goloves.proto by scripts/proto.py."""\n'
+    )
 
 
 def outdated() -> list[str]:

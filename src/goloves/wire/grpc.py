@@ -76,18 +76,36 @@ STATUS_OF_RESET: Final = {
 class CallError(Exception):
     """Ends a call with a status other than OK.
 
-    `details` is a serialized google.rpc.Status, sent as `grpc-status-details-bin`; `trailers` is metadata of one's
-    own. Both are sent together.
+    `details` is a serialized google.rpc.Status, sent as `grpc-status-details-bin`; `trailers` is metadata of one's own;
+    `retry_after` (seconds) tells clients with a retry policy when to try again. All are sent together.
     """
 
     def __init__(
-        self, status: Status, message: str = "", *, details: bytes | None = None, trailers: Metadata | None = None
+        self,
+        status: Status,
+        message: str = "",
+        *,
+        details: bytes | None = None,
+        trailers: Metadata | None = None,
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(f"{status.name}: {message}")
         self.status = status
         self.message = message
         self.details = details
         self.trailers: Metadata = trailers or []
+        self.retry_after = retry_after
+
+    def fields(self) -> list[Field]:
+        """Give the fields that end the call, but for `trailers`."""
+        fields = [(b"grpc-status", b"%d" % self.status)]
+        if self.message:
+            fields.append((b"grpc-message", percent_encode(self.message)))
+        if self.details is not None:
+            fields.append((b"grpc-status-details-bin", _base64(self.details)))
+        if self.retry_after is not None:
+            fields.append((b"grpc-retry-pushback-ms", b"%d" % round(self.retry_after * 1000)))
+        return fields
 
 
 # --- heads and trailers ---
@@ -111,16 +129,6 @@ ACCEPTED: Final = (b"grpc-accept-encoding", b",".join(ENCODINGS))
 
 HEAD: Final[tuple[Field, ...]] = ((b":status", b"200"), (b"content-type", b"application/grpc"))
 OK_TRAILERS: Final[tuple[Field, ...]] = ((b"grpc-status", b"0"),)
-
-
-def trailer_fields(status: Status, message: str, details: bytes | None, trailers: Metadata) -> list[Field]:
-    """Give the fields that end a call."""
-    fields = [(b"grpc-status", b"%d" % status)]
-    if message:
-        fields.append((b"grpc-message", percent_encode(message)))
-    if details is not None:
-        fields.append((b"grpc-status-details-bin", _base64(details)))
-    return fields + metadata_fields(trailers)
 
 
 _TO_ESCAPE: Final = re.compile(rb"[^\x20-\x24\x26-\x7e]")
@@ -233,15 +241,13 @@ class MessageReader:
     raise CallError, after which the call has to end.
     """
 
-    __slots__ = ("_buffer", "_closed", "_encoding", "_limit", "_needed")
+    __slots__ = ("_buffer", "_closed", "_encoding", "_limit")
 
     def __init__(self, limit: int, encoding: bytes) -> None:
         """`limit` is the most octets of a message, inflated; `encoding` the request's `grpc-encoding`."""
         self._limit = limit
         self._encoding = encoding
         self._buffer = bytearray()
-        self._needed = PREFIX.size
-        """Octets that the next thing needs: a prefix, or a prefix and its message."""
         self._closed = False
 
     @property
@@ -250,11 +256,13 @@ class MessageReader:
         return len(self._buffer)
 
     @property
-    def missing(self) -> bool:
+    def incomplete(self) -> bool:
         """Whether the next message has begun and not come whole."""
-        return 0 < len(self._buffer) < self._needed or (
-            len(self._buffer) >= PREFIX.size and self._needed == PREFIX.size
-        )
+        buffer = self._buffer
+        if len(buffer) < PREFIX.size:
+            return bool(buffer)
+        _, length = PREFIX.unpack_from(buffer)
+        return len(buffer) < PREFIX.size + int(length)
 
     def feed(self, data: bytes) -> None:
         """Take more data."""
@@ -280,14 +288,13 @@ class MessageReader:
             raise CallError(
                 Status.RESOURCE_EXHAUSTED, f"a message of {length} octets; at most {self._limit} are accepted"
             )
-        self._needed = PREFIX.size + length
-        if len(buffer) < self._needed:
+        end = PREFIX.size + length
+        if len(buffer) < end:
             if self._closed:
                 raise CallError(Status.INTERNAL, "the request ends inside of a message")
             return None
-        message = bytes(memoryview(buffer)[PREFIX.size : self._needed])
-        del buffer[: self._needed]
-        self._needed = PREFIX.size
+        message = bytes(buffer[PREFIX.size : end])
+        del buffer[:end]
         return inflate(message, self._limit) if compressed else message
 
 

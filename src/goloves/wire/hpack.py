@@ -8,8 +8,7 @@ equal fields are equal bytes on every connection and an answer's header block ca
 Rules:
 1. Blocks are decoded in the order in which they arrived, each once: decoding changes the table.
 2. What a block costs is bounded by its own length and the table's size; the caller bounds both.
-3. While the table's limit is 0 a block means the same whenever and wherever it is decoded (`stateless`), so that what
-   it said may be remembered and shared.
+3. While `changes` stays the same the table does, and equal blocks mean equal fields.
 """
 
 from collections import deque
@@ -229,13 +228,6 @@ def spell(code: bytes) -> bytes:
     return b"".join(pieces)
 
 
-def huffman(text: bytes) -> bytes:
-    """Give a string's Huffman code. For constants: it takes its time."""
-    bits = "".join([_CODES[octet] for octet in text])
-    bits += "1" * (-len(bits) % 8)
-    return int(bits or "0", 2).to_bytes(len(bits) // 8, "big")
-
-
 def _integer(block: bytes, at: int, prefix: int) -> tuple[int, int]:
     """Read the rest of an integer whose prefix was full (RFC 7541 §5.1); give it and where the next thing starts."""
     value = prefix
@@ -257,7 +249,8 @@ class Decoder:
         """The newest entry last: RFC 7541's index 62 is `_table[-1]`."""
         self._size = 0
         self._max_size = limit
-        self.stateless = limit == 0
+        self.changes = 0
+        """How often the table has changed."""
 
     @property
     def table_size(self) -> int:
@@ -273,7 +266,6 @@ class Decoder:
         self._limit = limit
         if self._max_size > limit:
             self._resize(limit)
-        self.stateless = limit == 0
 
     def decode(self, block: bytes) -> list[Field]:
         """Decode a whole header block; raises DamagedBlock, and then the connection must end."""
@@ -350,6 +342,7 @@ class Decoder:
         return fields
 
     def _insert(self, field: Field) -> None:
+        self.changes += 1
         size = len(field[0]) + len(field[1]) + ENTRY_OVERHEAD
         if size > self._max_size:  # §4.4: a field larger than the table empties it
             self._table.clear()
@@ -360,6 +353,7 @@ class Decoder:
         self._size += size
 
     def _resize(self, size: int) -> None:
+        self.changes += 1
         self._max_size = size
         self._evict(size)
 

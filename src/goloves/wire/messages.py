@@ -142,7 +142,7 @@ def pack_span(span: range) -> bytes:
     """Give the ids of a span, eight octets each.
 
     256 ids in a row differ in their first octet alone, so that they are those octets with the other seven, which are
-    the same, put between them: one `join`, five times as fast as packing each.
+    the same, put between them: one `join`, three times as fast as packing each.
     """
     if span.step != 1:
         numbers = array("q", span)

@@ -13,6 +13,7 @@ Rules:
    sees the very same bytes. `tests/wire/test_http2_quick.py` holds the two ways equal.
 """
 
+import re
 from collections import deque
 from collections.abc import Callable
 from typing import Final
@@ -50,7 +51,7 @@ from goloves.wire.http2.frames import (
     window_frame,
 )
 from goloves.wire.http2.limits import Limits
-from goloves.wire.http2.requests import Malformed, RequestReader, TooLarge, check_size, check_trailers
+from goloves.wire.http2.requests import Malformed, Request, RequestReader, TooLarge, check_size, check_trailers
 from goloves.wire.http2.streams import TRANSITIONS, Fault, Input, State, Stream
 
 DRAIN_PING: Final = b"goloves!"
@@ -65,6 +66,13 @@ NOT_HTTP2: Final = (
 QUICK_OCTETS: Final = 1_048_576
 """Octets that quick answers to one `receive` may take. It holds up to 256 KB of calls that may ask for 16 KB each;
 beyond this they become calls like others, which wait until the peer has read what is there."""
+
+KNOWN_BLOCKS: Final = 32
+KNOWN_OCTETS: Final = 256
+"""Blocks whose meaning a connection remembers, and octets of the longest: a client's methods, fully indexed."""
+
+HTTP1: Final = re.compile(rb"(?:GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS|TRACE) ")
+"""How a request of HTTP/1 begins."""
 
 
 class _OpenBlock:
@@ -91,6 +99,8 @@ class Connection(Control):
         """When the peer last sent anything."""
         self.quick_answers = 0
         """Calls that were answered at once, so far."""
+        self.congested = False
+        """Set by the layer above while what was written before has not left: no call is answered at once then."""
         self._reader = reader
         self._started_at = now
         self._rest = b""
@@ -99,6 +109,9 @@ class Connection(Control):
         self._block: _OpenBlock | None = None
         self._skipped: deque[range] = deque(maxlen=64)
         self._quick_left = QUICK_OCTETS
+        self._known: dict[bytes, Request] = {}
+        """What blocks mean while the table is as it is."""
+        self._known_at = 0
         self._handlers: tuple[Callable[[int, int, bytes], None], ...] = (
             self._on_data,
             self._on_headers,
@@ -121,7 +134,7 @@ class Connection(Control):
         self._now = self.heard_at = now
         events: list[Event] = []
         self._events = events
-        self._quick_left = QUICK_OCTETS
+        self._quick_left = 0 if self.congested else QUICK_OCTETS
         if self._rest:
             data = self._rest + data
         else:
@@ -143,7 +156,7 @@ class Connection(Control):
         """Look for the preface and for SETTINGS after it (RFC 9113 §3.4); give what stands after the preface."""
         if not self._greeted:
             if not PREFACE.startswith(data[: len(PREFACE)]):
-                if data[:1].isalpha() and not data.startswith(PREFACE[:4]):
+                if HTTP1.match(data):
                     self._sender.out.append(NOT_HTTP2)
                 raise ConnectionFault(Code.PROTOCOL_ERROR, "this is not HTTP/2: its preface is missing")
             if len(data) < len(PREFACE):
@@ -184,11 +197,9 @@ class Connection(Control):
                     )
                 break
             kind = head & 0xFF
-            if kind == Kind.HEADERS and flags == END_HEADERS and stream == self._next_stream:
-                done = self._answer_quickly(data, at, payload, after, end)
-                if done:
-                    at = done
-                    continue
+            if kind == Kind.HEADERS and flags == END_HEADERS and stream == self._next_stream and self._block is None:
+                at = self._on_call(data, at, payload, after, end)
+                continue
             if self._block is not None and kind != Kind.CONTINUATION:
                 raise ConnectionFault(Code.PROTOCOL_ERROR, "a frame came inside of a header block")
             if kind < len(handlers):
@@ -200,54 +211,74 @@ class Connection(Control):
             at = after
         return at
 
-    def _answer_quickly(self, data: bytes, at: int, block: int, after: int, end: int) -> int:
-        """Answer the call whose HEADERS stand at `at`, if it has come whole and can be; give where it ends, or 0."""
-        body = after + HEADER_OCTETS
-        if body > end:
-            return 0
-        head, flags, stream = HEADER.unpack_from(data, after)
-        done: int = body + (head >> 8)
-        sender = self._sender
-        if (
-            head & 0xFF != Kind.DATA
-            or flags != END_STREAM
-            or stream != self._next_stream
-            or done > end
-            or head >> 8 > MAX_FRAME
-            or not self._decoder.stateless
-            or self._block is not None
-            or self._quick_left <= 0
-            or self._receive_window < MAX_FRAME
-            or sender.window < MAX_FRAME
-            or sender.initial_window < MAX_FRAME
-            or sender.must_forget_table
-            or len(self._streams) >= self._limits.streams
-            or self._last_accepted != MAX_STREAM
-        ):
-            return 0
-        recalled = self._reader.recall(data[block:after])
-        if recalled is None:
-            return 0
-        request, varying = recalled
-        way = self._reader.way
-        if request.quick is None or way is None or not (varying is None or way.may_skip(varying)):
-            return 0
-        answer = request.quick(data[body:done])
-        if answer is None:
-            return 0
-        name = data[at + 5 : block]
-        sender.out += (way.head, name, way.data_head(len(answer)), name, answer, way.tail, name, way.trailers)
-        size = len(answer)
-        sender.window -= size
-        self._quick_left -= size
+    def _on_call(self, data: bytes, at: int, payload: int, after: int, end: int) -> int:
+        """Take the HEADERS of a new call, and its data if that is there and can be answered; give where they end."""
+        stream = self._next_stream
         self._next_stream = stream + 2
-        self._answers += 1
-        self._spoke = True
-        self.quick_answers += 1
-        size = done - body
-        self._receive_window -= size
-        self._credit_connection(size)
-        return done
+        block = data[payload:after]
+        decoder = self._decoder
+        varying: bytes | None = None
+        request = self._known.get(block) if decoder.changes == self._known_at else None
+        if request is None:
+            read = self._read(block)
+            if not isinstance(read, tuple):
+                self._open(stream, False, None, None, read)
+                return after
+            request, varying = read
+            if varying is None:
+                self._know(block, request)
+        quick = request.quick
+        body = after + HEADER_OCTETS
+        if quick is not None and body <= end and self._may_be_quick():
+            head, flags, other = HEADER.unpack_from(data, after)
+            done: int = body + (head >> 8)
+            way = self._reader.way
+            if (
+                other == stream
+                and flags == END_STREAM
+                and head & 0xFF == Kind.DATA
+                and done <= end
+                and way is not None
+                and (varying is None or way.may_skip(varying))
+            ):
+                answer = quick(data[body:done])
+                if answer is not None:
+                    name = data[at + 5 : payload]
+                    size = len(answer)
+                    sender = self._sender
+                    sender.out += (way.head, name, way.data_head(size), name, answer, way.tail, name, way.trailers)
+                    sender.window -= size
+                    self._quick_left -= size
+                    self._answers += 1
+                    self._spoke = True
+                    self.quick_answers += 1
+                    self._receive_window -= done - body
+                    self._credit_connection(done - body)
+                    return done
+        self._open(stream, False, request, varying, None)
+        return after
+
+    def _may_be_quick(self) -> bool:
+        """Tell whether a call may be answered without becoming a stream: nothing is near a limit."""
+        sender = self._sender
+        return (
+            self._quick_left > 0
+            and sender.window >= MAX_FRAME
+            and sender.initial_window >= MAX_FRAME
+            and self._receive_window >= MAX_FRAME
+            and len(self._streams) < self._limits.streams
+            and not sender.must_forget_table
+            and self._last_accepted == MAX_STREAM
+        )
+
+    def _know(self, block: bytes, request: Request) -> None:
+        """Remember what a block means, for as long as the table stays as it is."""
+        decoder = self._decoder
+        if decoder.changes != self._known_at or len(self._known) >= KNOWN_BLOCKS:
+            self._known.clear()
+            self._known_at = decoder.changes
+        if len(block) <= KNOWN_OCTETS:
+            self._known[block] = request
 
     def tick(self, now: float) -> list[Event]:
         """Look at what takes too long: call it about once a second. Never raises; write `take_output()`."""
@@ -326,39 +357,51 @@ class Connection(Control):
         if stream != self._next_stream:
             self._skipped.append(range(self._next_stream, stream, 2))
         self._next_stream = stream + 2
+        read = self._read(block)
+        if fault is not None:
+            self._open(stream, ended, None, None, Malformed(fault))
+        elif isinstance(read, tuple):
+            self._open(stream, ended, *read, None)
+        else:
+            self._open(stream, ended, None, None, read)
+
+    def _read(self, block: bytes) -> tuple[Request, bytes | None] | Malformed | TooLarge:
         limits = self._limits
-        request = None
-        too_large = ""
         try:
-            request, varying = self._reader.read(self._decoder, block, limits.header_list, limits.header_fields)
+            return self._reader.read(self._decoder, block, limits.header_list, limits.header_fields)
         except DamagedBlock as damage:
             raise ConnectionFault(Code.COMPRESSION_ERROR, str(damage)) from None
-        except Malformed as malformed:
-            fault = str(malformed)
-        except TooLarge as large:
-            too_large = str(large)
+        except (Malformed, TooLarge) as fault:
+            return fault
+
+    def _open(
+        self,
+        stream: int,
+        ended: bool,
+        request: Request | None,
+        varying: bytes | None,
+        fault: Malformed | TooLarge | None,
+    ) -> None:
+        """Open a stream for a request that has been read, or refuse it."""
+        limits = self._limits
         if stream > self._last_accepted:
             self._spend_chatter()
             return
-        if fault is None and ended and request is not None and request.content_length:
-            fault = "content-length announces data that doesn't come"
-        if fault is not None:
-            self._refuse(stream, Code.PROTOCOL_ERROR, fault)
+        if request is not None and ended and request.content_length:
+            fault = Malformed("content-length announces data that doesn't come")
+        if isinstance(fault, Malformed):
+            self._refuse(stream, Code.PROTOCOL_ERROR, str(fault))
             return
         if len(self._streams) >= limits.streams:
             self._refuse(stream, Code.REFUSED_STREAM, f"more than {limits.streams} calls at once")
             return
-        opened = Stream(
-            stream,
-            self._sender.initial_window,
-            limits.stream_window,
-            None if request is None else request.content_length,
-        )
+        length = None if request is None else request.content_length
+        opened = Stream(stream, self._sender.initial_window, limits.stream_window, length)
         self._streams[stream] = opened
         if ended:
             self._advance(opened, Input.END_STREAM)
         if request is None:
-            self._events.append(RequestTooLarge(stream, too_large))
+            self._events.append(RequestTooLarge(stream, str(fault)))
         else:
             self._events.append(RequestReceived(stream, request, varying, ended))
 

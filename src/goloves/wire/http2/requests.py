@@ -1,36 +1,22 @@
-"""Header blocks read as requests, strictly (RFC 9113 §8), and remembered where that is sound.
+"""Header blocks read as requests, strictly (RFC 9113 §8), and remembered by what they say.
 
-A client repeats itself: with no dynamic table, block after block has the same bytes, but for one field that may
-change from call to call (`grpc-timeout` for gRPC). So what a block said is remembered by its bytes, without that
-field's value.
+A client repeats itself: call after call has the same fields, but for one that may change each time (`grpc-timeout` for
+gRPC). So a list of fields is checked once; when it comes again without that field, it leads to the same `Request`.
 
-Rules:
-1. Only blocks of connections without a table are remembered (`hpack.Decoder.stateless`): there equal bytes are equal
-   fields.
-2. The varying field is stepped over only at a place where an equal beginning of a block was decoded in full and had
-   it there: with the beginning equal, the decoder would stand at the same field; with the end equal, the rest is the
-   same too.
-3. What is remembered is shared by all connections, so that a new one is warm at once; its number and size are bounded.
+What is remembered is shared by all connections, so that a new one is warm at once; its number and size are bounded.
 """
 
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from goloves.wire.hpack import (
-    ENTRY_OVERHEAD,
-    DamagedBlock,
-    Decoder,
-    Field,
-    huffman,
-    list_size,
-    spell,
-)
+from goloves.wire.hpack import ENTRY_OVERHEAD, Decoder, Field, list_size
 from goloves.wire.http2.frames import END_HEADERS, END_STREAM, Kind, frame_start
 
 MAX_REMEMBERED: Final = 1024
-MAX_REMEMBERED_BLOCK: Final = 1024
-"""Blocks remembered, and octets of the longest: 2 MB at the very most. When full, all are forgotten: those that are
-in use are back after one call each, and a peer that sends ever new blocks costs the others no more than that."""
+MAX_REMEMBERED_OCTETS: Final = 2048
+"""Requests remembered, and octets of the longest list of fields (with 32 for each): 3 MB at the very most. When full,
+all are forgotten: those that are in use are back after one call each, and a peer that sends ever new ones costs the
+others no more than that."""
 
 _TOKEN: Final = frozenset(b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz")
 """Octets of a field's name: tokens (RFC 9110 §5.6.2) without upper case (RFC 9113 §8.2.1)."""
@@ -56,7 +42,7 @@ class TooLarge(Exception):
 class Request:
     """A request's head, checked. It may be shared by many calls, so nobody changes it once it has been prepared."""
 
-    __slots__ = ("authority", "content_length", "fields", "method", "path", "quick", "scheme")
+    __slots__ = ("authority", "content_length", "fields", "method", "path", "quick", "route", "scheme")
 
     def __init__(
         self,
@@ -76,6 +62,8 @@ class Request:
         self.fields = fields
         """The fields in their order, without pseudo-headers and without the varying field if it was there once."""
         self.content_length = content_length
+        self.route: object = None
+        """Where the layer above sends it; set when the request is prepared."""
         self.quick: Quick | None = None
         """Answers a call that came whole at once, if that can be."""
 
@@ -91,7 +79,7 @@ class QuickWay:
     def __init__(
         self, prepare: Callable[[Request], None], may_skip: Callable[[bytes], bool], head: bytes, trailers: bytes
     ) -> None:
-        """`prepare` is called for each request that is read anew, and sets its `quick` if it can have one.
+        """`prepare` is called for each request that is read anew, and may set its `route` and `quick`.
 
         `may_skip` says whether a call with this value of the varying field may be answered without a look at it. `head`
         and `trailers` are the header blocks around the data.
@@ -122,77 +110,42 @@ class RequestReader:
     def __init__(self, varying: bytes, way: QuickWay | None = None) -> None:
         self.varying = varying
         self.way = way
-        self._plain = bytes((len(varying),)) + varying
-        coded = huffman(varying)
-        self._coded = bytes((0x80 | len(coded),)) + coded
-        self._remembered: dict[bytes | tuple[bytes, bytes], Request] = {}
-
-    def recall(self, block: bytes) -> tuple[Request, bytes | None] | None:
-        """Give a remembered request and the varying field's value; None if the block is new. For stateless decoders."""
-        request = self._remembered.get(block)
-        if request is not None:
-            return request, None
-        found = self._split(block)
-        if found is None:
-            return None
-        before, code, after = found
-        request = self._remembered.get((before, after))
-        if request is None:
-            return None
-        length = code[0]
-        if length < 0x80:
-            return request, code[1:]
-        try:
-            return request, spell(code[1:])
-        except DamagedBlock:
-            return None
+        self._remembered: dict[tuple[Field, ...], Request] = {}
 
     def read(self, decoder: Decoder, block: bytes, most_octets: int, most_fields: int) -> tuple[Request, bytes | None]:
         """Decode and check a block: the request, and the varying field's value if it is there once.
 
         Raises DamagedBlock (the connection must end), TooLarge, Malformed.
         """
-        if decoder.stateless and (recalled := self.recall(block)) is not None:
-            return recalled
         fields = decoder.decode(block)
-        check_size(fields, most_octets, most_fields)
-        request, varying = self._check(fields)
-        if self.way is not None:
-            self.way.prepare(request)
-        if decoder.stateless and len(block) <= MAX_REMEMBERED_BLOCK:
-            self._remember(block, request, varying)
+        name = self.varying
+        varying = None
+        if fields and fields[-1][0] == name:
+            varying = fields.pop()[1]
+        else:
+            places = [place for place, field in enumerate(fields) if field[0] == name]
+            if len(places) == 1:
+                varying = fields.pop(places[0])[1]
+        key = tuple(fields)
+        request = self._remembered.get(key)
+        if request is None:
+            request = self._read_anew(key, most_octets, most_fields)
+        if varying is not None:
+            check_value(name, varying)
         return request, varying
 
-    def _split(self, block: bytes) -> tuple[bytes, bytes, bytes] | None:
-        """Split a block into what stands before the varying field's value, the value with its length, and the rest."""
-        start = block.find(self._plain)
-        if start < 0:
-            start = block.find(self._coded)
-            if start < 0:
-                return None
-            start += len(self._coded)
-        else:
-            start += len(self._plain)
-        if start >= len(block):
-            return None
-        length = block[start] & 0x7F
-        end = start + 1 + length
-        if length == 0x7F or end > len(block):
-            return None
-        return block[:start], block[start:end], block[end:]
+    def _read_anew(self, fields: tuple[Field, ...], most_octets: int, most_fields: int) -> Request:
+        octets = check_size(fields, most_octets, most_fields)
+        request = self._check(fields)
+        if self.way is not None:
+            self.way.prepare(request)
+        if octets <= MAX_REMEMBERED_OCTETS:
+            if len(self._remembered) >= MAX_REMEMBERED:
+                self._remembered.clear()
+            self._remembered[fields] = request
+        return request
 
-    def _remember(self, block: bytes, request: Request, varying: bytes | None) -> None:
-        key: bytes | tuple[bytes, bytes] = block
-        if varying is not None:
-            # The name may also stand inside of another field's value; only where it stands once is its place certain.
-            if block.count(self._plain) + block.count(self._coded) != 1 or (found := self._split(block)) is None:
-                return
-            key = found[0], found[2]
-        if len(self._remembered) >= MAX_REMEMBERED:
-            self._remembered.clear()
-        self._remembered[key] = request
-
-    def _check(self, fields: Sequence[Field]) -> tuple[Request, bytes | None]:
+    def _check(self, fields: tuple[Field, ...]) -> Request:
         """Check a request's fields and put them in order (RFC 9113 §8.3.1)."""
         pseudo: dict[bytes, bytes] = {}
         position = 0
@@ -203,18 +156,15 @@ class RequestReader:
                 raise Malformed(f"{_shown(name)} twice")
             if name not in _REQUEST_PSEUDO:
                 raise Malformed(f"{_shown(name)} is no pseudo-header of requests")
-            _check_value(name, value)
+            check_value(name, value)
             pseudo[name] = value
             position += 1
-        regular = tuple(fields[position:])
+        regular = fields[position:]
         content_length: int | None = None
         host: bytes | None = None
-        values: list[bytes] = []
         for name, value in regular:
             check_field(name, value)
-            if name == self.varying:
-                values.append(value)
-            elif name == b"content-length":
+            if name == b"content-length":
                 if content_length is not None or not value.isdigit() or len(value) > 18:
                     raise Malformed("content-length is not one number")
                 content_length = int(value)
@@ -222,10 +172,6 @@ class RequestReader:
                 if host is not None:
                     raise Malformed("host twice")
                 host = value
-        varying = None
-        if len(values) == 1:
-            varying = values[0]
-            regular = tuple([field for field in regular if field[0] != self.varying])
         method, scheme, path = pseudo.get(b":method", b""), pseudo.get(b":scheme", b""), pseudo.get(b":path", b"")
         authority = pseudo.get(b":authority")
         if not method:
@@ -239,14 +185,14 @@ class RequestReader:
             raise Malformed(":scheme is missing")
         elif path[:1] != b"/" and not (path == b"*" and method == b"OPTIONS"):
             raise Malformed(":path does not begin with a slash")
-        return Request(method, scheme, authority or host or b"", path, regular, content_length), varying
+        return Request(method, scheme, authority or host or b"", path, regular, content_length)
 
 
 _REQUEST_PSEUDO: Final = frozenset((b":method", b":scheme", b":path", b":authority"))
 
 
-def check_size(fields: Sequence[Field], most_octets: int, most_fields: int) -> None:
-    """Raise TooLarge if a field list is over the limits."""
+def check_size(fields: Sequence[Field], most_octets: int, most_fields: int) -> int:
+    """Give a field list's octets; raise TooLarge if it is over the limits."""
     if len(fields) > most_fields:
         raise TooLarge(f"{len(fields)} header fields; at most {most_fields} are accepted")
     octets = list_size(fields)
@@ -254,13 +200,14 @@ def check_size(fields: Sequence[Field], most_octets: int, most_fields: int) -> N
         raise TooLarge(
             f"{octets} octets of header fields, each counting {ENTRY_OVERHEAD} more; at most {most_octets} are accepted"
         )
+    return octets
 
 
 def check_field(name: bytes, value: bytes) -> None:
     """Raise Malformed unless this is a regular field that HTTP/2 allows (RFC 9113 §8.2)."""
     if name not in _good_names:
         _check_name(name)
-    _check_value(name, value)
+    check_value(name, value)
     if name == b"te" and value != b"trailers":
         raise Malformed("te says something other than trailers")
 
@@ -282,7 +229,8 @@ def _check_name(name: bytes) -> None:
         _good_names.add(name)
 
 
-def _check_value(name: bytes, value: bytes) -> None:
+def check_value(name: bytes, value: bytes) -> None:
+    """Raise Malformed unless this is a value that HTTP/2 allows (RFC 9113 §8.2.1)."""
     if b"\n" in value or b"\r" in value or b"\0" in value:
         raise Malformed(f"a control character in the value of {_shown(name)}")
     if value.strip(b" \t") != value:
