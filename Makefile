@@ -26,7 +26,7 @@ run: .venv/server.stamp  ## start a server: SQLite under ./data, HTTP on 127.0.0
 
 test: .venv/dev.stamp  ## run the whole test suite with coverage; installs the databases that it needs, where it may
 	@scripts/test-packages
-	$(BIN)/pytest -n $(JOBS) --cov --cov-report=term-missing:skip-covered $(ARGS)
+	$(BIN)/pytest -n $(JOBS) --cov --cov-report=term-missing:skip-covered --durations=10 $(ARGS)
 
 lint: .venv/dev.stamp  ## check style, types and shell scripts
 	$(BIN)/ruff check .

@@ -55,6 +55,7 @@ WRONG = [
         "goloves.toml:1: there is no setting deadline; did you mean segment.deadline or snowflake.deadline?",
     ),
     ("[server]\nxyzzy = 1\n", "goloves.toml:2: there is no setting server.xyzzy"),
+    ("[segment.deadline]\nx = 1\n", 'goloves.toml:1: segment.deadline is {"x": 1}; it has to be a number'),
     ("segment = 3\n", "goloves.toml:1: segment is 3; it is a table, written [segment]"),
     ("spaces = 3\n", "goloves.toml:1: spaces is 3; it is a table, written [spaces.NAME]"),
     ("[spaces]\norders = 'js53'\n", 'goloves.toml:2: spaces.orders is "js53"; it is a table, written [spaces.orders]'),
@@ -252,6 +253,10 @@ def test_a_space_of_the_file_is_found_whatever_the_case_of_the_variable(tmp_path
             "GOLOVES_SEGMENT_DEADLINE: there is no such variable; did you mean GOLOVES_SEGMENT__DEADLINE?",
         ),
         ({"GOLOVES_STOR": "x"}, "GOLOVES_STOR: there is no such variable; did you mean GOLOVES_STORE?"),
+        (
+            {"GOLOVES_SEGMENT__DEADLINE__X": "1"},
+            "GOLOVES_SEGMENT__DEADLINE__X: there is no setting segment.deadline.x; did you mean segment.deadline?",
+        ),
         ({"GOLOVES_SEGMENT__DEADLINE": "0.5s"}, 'segment.deadline is "0.5s"; it has to be a number'),
         ({"GOLOVES_SEGMENT__AUTO_CREATE": "yes"}, 'segment.auto_create is "yes"; it has to be true or false'),
         ({"GOLOVES_GRPC__LISTEN": ":1"}, "GOLOVES_GRPC__LISTEN: the gRPC API (grpc.listen) will come with a later"),

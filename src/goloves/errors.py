@@ -1,7 +1,7 @@
 """The tree of errors that Goloves raises.
 
 Rules:
-1. The class says what happened; `code` is its stable name in answers, logs and metrics, and never changes once released.
+1. The class says what happened; `code` is its stable name in answers, logs and metrics, and never changes.
 2. The message says what is wrong and how to mend it, in words for the person who meets it; it holds no secrets.
 3. The branch just below `GolovesError` decides the HTTP, gRPC and Leaf status; the tables stand with each server.
 4. `retry_after` (seconds) is set where trying again can help, and only there.

@@ -74,7 +74,9 @@ class LazyCommands(click.Group):
             return super().invoke(ctx)
 
 
-@click.group(cls=LazyCommands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    "goloves", cls=LazyCommands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(__version__, message="goloves %(version)s")
 @click.option("--debug", is_flag=True, envvar="GOLOVES_DEBUG", help="Show tracebacks of unexpected errors.")
 def main(debug: bool) -> None:

@@ -57,6 +57,8 @@ def _ask(server: str, path: str, count: int) -> list[str]:
     socket = server.removeprefix("unix:") if server.startswith("unix:") else None
     if socket is None and "://" not in server:
         server = f"http://{server}"
+    if socket is not None and not Path(socket).exists():
+        raise _unreachable(server, "there is no such socket")
     base = "http://localhost" if socket is not None else server.rstrip("/")
     try:
         with httpx2.Client(transport=httpx2.HTTPTransport(uds=socket), timeout=TIMEOUT) as client:
@@ -67,11 +69,7 @@ def _ask(server: str, path: str, count: int) -> list[str]:
         ) from None
     except httpx2.TransportError as error:
         reason = re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
-        raise Failure(
-            f"the server at {server} can't be reached: {reason}; start one with `goloves serve`, or name another with "
-            "--server",
-            Exit.UNAVAILABLE,
-        ) from None
+        raise _unreachable(server, reason) from None
     try:
         body: Any = answer.json()
         if answer.status_code == 200:
@@ -79,9 +77,14 @@ def _ask(server: str, path: str, count: int) -> list[str]:
         detail, code = str(body["detail"]), str(body["code"])
     except (ValueError, KeyError, TypeError):
         raise Failure(
-            f"{server} answered {answer.status_code} and not as Goloves does; is it a Goloves server?"
+            f"{server} answered {answer.status_code}, but not as Goloves does; is it a Goloves server?"
         ) from None
     raise Failure(_with_hint(detail, code), _exit_code(answer.status_code))
+
+
+def _unreachable(server: str, reason: str) -> Failure:
+    hint = "start one with `goloves serve`, or name another with --server"
+    return Failure(f"the server at {server} can't be reached: {reason}; {hint}", Exit.UNAVAILABLE)
 
 
 def _with_hint(detail: str, code: str) -> str:

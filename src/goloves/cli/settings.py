@@ -16,7 +16,9 @@ from goloves.config.schema import show, show_value
 def config_command(ctx: click.Context) -> None:
     """Show what is configured (`show`, the default), and what can be (`template`, `reference`)."""
     if ctx.invoked_subcommand is None:
-        ctx.invoke(config_show)
+        # Not ctx.invoke: that would leave out what the options read from the environment.
+        with config_show.make_context("show", [], parent=ctx) as show_ctx:
+            config_show.invoke(show_ctx)
 
 
 @config_command.command("show")
@@ -24,11 +26,7 @@ def config_command(ctx: click.Context) -> None:
 @json_option
 @click.option("--set", "only_set", is_flag=True, help="Leave out what is at its default.")
 def config_show(
-    config_file: Path | None = None,
-    store: str | None = None,
-    data_dir: str | None = None,
-    as_json: bool = False,
-    only_set: bool = False,
+    config_file: Path | None, store: str | None, data_dir: str | None, as_json: bool, only_set: bool
 ) -> None:
     """Print the configuration in force and where each setting comes from. Passwords are shown as ***."""
     loaded = store_configuration(config_file, store, data_dir)

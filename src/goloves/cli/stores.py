@@ -1,10 +1,10 @@
 """`goloves check` and `goloves migrate`: whether a store can be used, and its tables."""
 
 import os
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from time import time as now
 from typing import TYPE_CHECKING, Literal
 
 import click
@@ -101,10 +101,10 @@ async def _opened(config: Config, store: "SqlStore", what: str, address: str, us
         found.append(Finding("failed" if uses == ["windows"] else "warning", what, segments_only))
     if halted := await store.read_halt():
         found.append(Finding("failed", what, f"it is halted: {halted}; look into it, then run: goloves repair"))
-    before = time.time()
+    before = now()
     clock = await store.clock()
     if clock is not None:
-        ahead = (before + time.time()) / 2 - clock / 1000
+        ahead = (before + now()) / 2 - clock / 1000
         agrees = abs(ahead) <= config.snowflake.max_forward
         words = f"this machine's clock is {abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'} the store's"
         hint = "" if agrees else "; set the wrong one right (NTP)"

@@ -76,11 +76,7 @@ def _bare(part: str) -> bool:
 
 def show_value(value: object) -> str:
     """Write a value for a message: as JSON, without secrets, and short."""
-    try:
-        text = json.dumps(value, ensure_ascii=False, default=str)
-    except ValueError:
-        text = str(value)
-    text = mask_url(text)
+    text = mask_url(json.dumps(value, ensure_ascii=False, default=str))
     return text if len(text) <= 80 else text[:77] + "…"
 
 

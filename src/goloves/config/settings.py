@@ -171,7 +171,7 @@ class LogConfig(Section, frozen=True):
     """[log]: what is said on standard error."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
-    """The least important messages that are shown. `warning` and `error` hide where the node listens."""
+    """The least important messages that are shown. `warning` and `error` hide starts and stops, and what came back."""
     format: Literal["text", "json"] = "text"
     """`text` for people, `json` for collectors: one object a line."""
 

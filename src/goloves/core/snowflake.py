@@ -29,6 +29,7 @@ class Why(Enum):
     WINDOW_ENDED = "window ended"
     CLOCK_BACKWARDS = "clock stepped back"
     OVER_RATE = "over the rate of the layout"
+    NOT_YET = "window has not begun"
 
 
 class SnowflakeGenerator:
@@ -150,7 +151,7 @@ class SnowflakeGenerator:
         full = now <= t
         t = t + 1 if full else now
         if t - self._highest > self._lead:
-            self.why = Why.OVER_RATE
+            self.why = Why.NOT_YET if t == self.window.start else Why.OVER_RATE
             return False
         if t >= self._end:
             self.why = Why.WINDOW_ENDED

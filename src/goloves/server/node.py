@@ -77,9 +77,10 @@ class Node:
             connection.retire()
         begun = loop.time()
         while shared.open and loop.time() < begun + self._drain:
-            if loop.time() >= begun + min(LAST_ANSWER, self._drain):
+            now = loop.time()
+            if now >= begun + min(LAST_ANSWER, self._drain):
                 for connection in shared.connections():
-                    connection.close_at_rest()
+                    connection.close_at_rest(now - LAST_ANSWER)
             await asyncio.sleep(LOOK)
         left = shared.connections()
         if left:

@@ -96,7 +96,7 @@ class IdService:
         nonce: Callable[[], str] = lambda: secrets.token_hex(16),
         owner: str | None = None,
     ) -> None:
-        """`owner` says who claims windows, for people; by default host and process id."""
+        """`segments` and `workers` may be handles of one database. `owner` says who claims windows, for people."""
         self.tags: dict[str, TagSource] = {}
         """Tags in use on this node."""
         self.spaces: dict[str, SpaceSource] = {}
@@ -124,11 +124,7 @@ class IdService:
         self._judged_at = float("-inf")
 
         self._segment_gate = Gate("segments", limit=STORE_CALLS_AT_ONCE, rng=self._rng)
-        both: object = workers
-        self._one_store = both is segments
-        self._window_gate = self._segment_gate
-        if not self._one_store:
-            self._window_gate = Gate("windows", limit=STORE_CALLS_AT_ONCE, rng=self._rng)
+        self._window_gate = Gate("windows", limit=STORE_CALLS_AT_ONCE, rng=self._rng)
         self._steady = SteadyClock(self._clock.wall_ns(), self._clock.monotonic_ns())
         self._refills = Refills(
             segments, self._segment_gate, self._config, self.counters, self._spawn, self._drop, self._halt
@@ -184,8 +180,7 @@ class IdService:
         for future in self._lookups.values():
             future.cancel()
         await self._segments.close()
-        if not self._one_store:
-            await self._workers.close()
+        await self._workers.close()
         _services.discard(self)
 
     def on_drop(self, listener: Callable[[], None]) -> None:
@@ -401,8 +396,7 @@ class IdService:
             await self._segment_gate.call_now(self._segments.open)
             self._segments_open = True
         if not self._windows_open.is_set():
-            if not self._one_store:
-                await self._window_gate.call_now(self._workers.open)
+            await self._window_gate.call_now(self._workers.open)
             self._windows_open.set()
         self._open_error = None
 

@@ -20,7 +20,7 @@ from goloves.config import SnowflakeConfig
 from goloves.core.clock import SteadyClock
 from goloves.core.grants import Window
 from goloves.core.layout import Layout
-from goloves.core.snowflake import SnowflakeGenerator, Why
+from goloves.core.snowflake import LEAD_MS, SnowflakeGenerator, Why
 from goloves.errors import (
     ClockAhead,
     ClockBackwards,
@@ -62,6 +62,8 @@ class ServedSpace:
     space: Space
     window: float = 600.0
     """Seconds that a window is long."""
+    workers: range | None = None
+    """The worker ids that this node may claim (W10); None: all that the layout has."""
 
 
 @dataclass(slots=True)
@@ -98,6 +100,8 @@ class SpaceSource:
             max_backward=layout.span_units(round(shared.config.max_backward * 1000)),
             getrandbits=shared.rng.getrandbits,
         )
+        self._lead = layout.span_units(LEAD_MS)
+        self._workers = served.workers
         self._length = layout.span_units(round(served.window * 1000))
         self._pause = served.window / EXTENSIONS_PER_WINDOW
         self._wake = asyncio.Event()
@@ -120,9 +124,9 @@ class SpaceSource:
 
     @property
     def usable(self) -> bool:
-        """Whether the present lies in the window that is held."""
+        """Whether ids can be issued now: the present lies in the window that is held."""
         window = self._generator.window
-        return window is not None and self._now() < window.end
+        return window is not None and window.start - self._lead <= self._now() < window.end
 
     def take(self) -> int | None:
         """Give an id, or None."""
@@ -148,11 +152,14 @@ class SpaceSource:
             if left <= 0 or self._stopped:
                 self._shared.counters.deadlines_missed += 1
                 raise self._refusal()
-            if self._generator.why is Why.CLOCK_BACKWARDS:
+            why = self._generator.why
+            if why is Why.NOT_YET:
+                raise self._refusal()
+            if why is Why.CLOCK_BACKWARDS:
                 self._give_up_worker()
             self._waiting += 1
             try:
-                if self._generator.why is Why.OVER_RATE:
+                if why is Why.OVER_RATE:
                     await asyncio.sleep(min(left, max(0.001, self.layout.unit_ms / 1000)))
                 else:
                     await self._news_within(left)
@@ -208,6 +215,14 @@ class SpaceSource:
         if why is Why.OVER_RATE:
             rate = self.layout.sequences * 1000 // self.layout.unit_ms
             return OverLayoutRate(f"the space {self.name!r} gives {rate} ids a second on each node at most; try again")
+        window = self.window
+        if why is Why.NOT_YET and window is not None:
+            wait = max(1.0, (self.layout.unix_ms(window.start) - self.layout.unix_ms(self._now())) / 1000)
+            return NoWindow(
+                f"the window of the space {self.name!r} begins in {wait:.0f} s: the store was repaired, or the clock of "
+                "this node is behind",
+                retry_after=wait,
+            )
         trouble = self.trouble
         if isinstance(trouble, StoreWentBackwards | TimeUsedUp):
             return trouble.with_traceback(None)
@@ -258,7 +273,7 @@ class SpaceSource:
         await self._check_clock()
         nonce = shared.nonce()
         now = self.layout.units(self.layout.unix_ms(self._now()))
-        claim = Claim(self._space, now, self._length, nonce, shared.owner, shared.rng)
+        claim = Claim(self._space, now, self._length, nonce, shared.owner, shared.rng, self._workers)
         try:
             window = await shared.gate.call(lambda: shared.store.claim(claim))
         except UnknownOutcome:

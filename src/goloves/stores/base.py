@@ -105,7 +105,7 @@ class SeenOwner:
 
 
 class Store(Protocol):
-    """What the stores of ranges and of windows have in common: a life, a halt, and what `goloves repair` needs."""
+    """What the stores of ranges and of windows have in common: a life, a clock and a halt."""
 
     @property
     def identity(self) -> str:
@@ -135,14 +135,18 @@ class Store(Protocol):
         the node's own.
         """
 
-    async def read_halt(self) -> str:
-        """Read why the whole store is halted; empty if it is not."""
-
     async def write_marks(self, node: str, marks: Iterable[Mark]) -> None:
         """Write at most 1,000 marks that a node holds, after a halt, for `goloves repair`; none is ever lowered.
 
         Raises NeedsMigration where only Leaf's table exists.
         """
+
+
+class RepairStore(Store, Protocol):
+    """What `goloves repair` needs of a store beyond what nodes do."""
+
+    async def read_halt(self) -> str:
+        """Read why the whole store is halted; empty if it is not."""
 
     async def read_marks(self) -> dict[str, list[Mark]]:
         """Read the marks that nodes wrote, by node."""

@@ -20,10 +20,13 @@ import structlog
 
 from goloves.core.grants import Range, Window
 from goloves.errors import ConfigError, GolovesError, StoreWentBackwards
-from goloves.stores.base import Claim, NewTag, SegmentStore, Space, Store, Tag, TagChange, WorkerStore
+from goloves.stores.base import MAX_READ, Claim, Mark, NewTag, SegmentStore, Space, Store, Tag, TagChange, WorkerStore
 
 FORMAT = 1
 """Version of the marks file; a file of a later one is refused, so that a rollback of the code can't lose marks."""
+
+HEADER = f"goloves marks {FORMAT}"
+"""First line of the marks file."""
 
 COMPACT_AFTER = 100_000
 """Lines after which the marks file is written anew: some 5 MB."""
@@ -37,11 +40,15 @@ class Marks:
     """The highest grants seen, in memory and, when a state directory was opened, in its file `marks`."""
 
     def __init__(self) -> None:
-        self._marks: dict[str, int] = {}
+        self._tags: dict[str, dict[str, int]] = {}
+        """By the store's identity and tag: the highest end of a range."""
+        self._fences: dict[str, dict[str, dict[int, int]]] = {}
+        """By the store's identity, space and worker id: the highest fence."""
         self._file: TextIO | None = None
         self._path: Path | None = None
         self._lock: TextIO | None = None
         self._lines = 0
+        self._compact_at = COMPACT_AFTER
         self.write_failed = False
         """True while marks can't be written to the state directory."""
 
@@ -76,69 +83,83 @@ class Marks:
                 file.close()
         self._file = self._lock = None
 
-    def get(self, key: str) -> int:
-        """Give the mark under this key; -1 if there is none."""
-        return self._marks.get(key, -1)
+    def tag(self, identity: str, tag: str) -> int:
+        """Give the mark of a tag; -1 if there is none."""
+        return self._tags.get(identity, {}).get(tag, -1)
 
-    def under(self, prefix: str) -> dict[str, int]:
-        """Give a copy of the marks whose keys begin with `prefix`."""
-        return {key: mark for key, mark in self._marks.items() if key.startswith(prefix)}
+    def fences(self, identity: str, space: str) -> dict[int, int]:
+        """Give a copy of the fences seen in a space, by worker id."""
+        return dict(self._fences.get(identity, {}).get(space, {}))
 
-    def rise(self, key: str, mark: int) -> None:
+    def rise(self, identity: str, mark: Mark) -> None:
         """Raise a mark; a lower one changes nothing."""
-        if mark > self._marks.get(key, -1):
-            self._marks[key] = mark
-            if self._file is not None:
-                self._write(key, mark)
+        if self._raise(identity, mark) and self._file is not None:
+            self._write(self._file, identity, mark)
 
-    def forget(self, prefix: str) -> None:
-        """Forget the marks under a prefix, after a repair of the store went on above them."""
-        for key in self.under(prefix):
-            del self._marks[key]
-        if self._path is not None:
-            self._rewrite()
+    def all(self, identity: str) -> list[Mark]:
+        """Give all marks of one store."""
+        return [Mark("tag", tag, end) for tag, end in self._tags.get(identity, {}).items()] + [
+            Mark("worker", space, fence, worker)
+            for space, fences in self._fences.get(identity, {}).items()
+            for worker, fence in fences.items()
+        ]
+
+    def _raise(self, identity: str, mark: Mark) -> bool:
+        if mark.kind == "tag":
+            tags = self._tags.setdefault(identity, {})
+            if mark.value <= tags.get(mark.name, -1):
+                return False
+            tags[mark.name] = mark.value
+        else:
+            fences = self._fences.setdefault(identity, {}).setdefault(mark.name, {})
+            if mark.value <= fences.get(mark.worker, -1):
+                return False
+            fences[mark.worker] = mark.value
+        return True
 
     def _read(self, path: Path) -> None:
         with path.open(encoding="utf-8") as file:
             header = file.readline().strip()
-            if header != f"goloves marks {FORMAT}":
+            if header != HEADER:
                 raise ConfigError(
                     f"{path} was written by another version of Goloves ({header[:40]!r}); use that version"
                 )
             for line in file:
                 try:
-                    key, mark = json.loads(line)
-                    self._marks[key] = max(mark, self._marks.get(key, -1))
+                    identity, *mark = json.loads(line)
+                    self._raise(identity, Mark(*mark))
                 except (ValueError, TypeError):
                     continue  # the last line of a node that was killed while it wrote
 
     def _rewrite(self) -> None:
+        """Write the file anew, with one line per mark, and replace the old one in one step."""
         assert self._path is not None
+        lines = [_line(identity, mark) for identity in {**self._tags, **self._fences} for mark in self.all(identity)]
         try:
             new = self._path.with_suffix(".new")
             with new.open("w", encoding="utf-8") as file:
-                file.write(f"goloves marks {FORMAT}\n")
-                file.writelines(json.dumps([key, mark]) + "\n" for key, mark in self._marks.items())
+                file.write(HEADER + "\n")
+                file.writelines(lines)
                 file.flush()
                 os.fsync(file.fileno())
             new.replace(self._path)
             if self._file is not None:
                 self._file.close()
             self._file = self._path.open("a", encoding="utf-8", buffering=1)
-            self._lines = len(self._marks)
+            self._lines = len(lines)
             self.write_failed = False
         except OSError as error:
             self._failed(error)
+        self._compact_at = max(COMPACT_AFTER, 2 * len(lines))
 
-    def _write(self, key: str, mark: int) -> None:
-        assert self._file is not None
+    def _write(self, file: TextIO, identity: str, mark: Mark) -> None:
         try:
-            self._file.write(json.dumps([key, mark]) + "\n")
-            self._lines += 1
+            file.write(_line(identity, mark))
             self.write_failed = False
         except OSError as error:
             self._failed(error)
-        if self._lines >= max(COMPACT_AFTER, 2 * len(self._marks)):
+        self._lines += 1
+        if self._lines >= self._compact_at:
             self._rewrite()
 
     def _failed(self, error: OSError) -> None:
@@ -147,12 +168,19 @@ class Marks:
         self.write_failed = True
 
 
+def _line(identity: str, mark: Mark) -> str:
+    return json.dumps([identity, mark.kind, mark.name, mark.value, mark.worker]) + "\n"
+
+
 class _Guard(Generic[Watched]):
     """What both guards hand on unchanged."""
 
-    def __init__(self, store: Watched, marks: Marks) -> None:
+    def __init__(self, store: Watched, marks: Marks, node: str) -> None:
+        """`node` names the node whose marks these are, in the store, for `goloves repair`."""
         self._store = store
         self._marks = marks
+        self._node = node
+        self._reported = False
 
     @property
     def identity(self) -> str:
@@ -176,18 +204,40 @@ class _Guard(Generic[Watched]):
         """As the store's."""
         return await self._store.clock()
 
-    async def _halt(self, reason: str) -> StoreWentBackwards:
+    async def halt(self, reason: str) -> None:
+        """As the store's."""
+        await self._store.halt(reason)
+
+    async def write_marks(self, node: str, marks: Iterable[Mark]) -> None:
+        """As the store's."""
+        await self._store.write_marks(node, marks)
+
+    async def _halted(self, reason: str) -> StoreWentBackwards:
         """Halt the whole store, and give the error to raise; where that fails, this node refuses all the same."""
         also = ""
         try:
             await self._store.halt(reason)
-        except GolovesError as error:
-            also = f" (the halt could not be written into the store: {error.message})"
+        except GolovesError as failed:
+            also = f" (the halt could not be written into the store: {failed.message})"
         log.critical("the store went backwards", reason=reason)
-        return StoreWentBackwards(
+        error = StoreWentBackwards(
             f"the store went backwards: {reason}. Nothing is issued until an operator runs `goloves repair`{also}",
             whole_store=True,
         )
+        await self._report(error)
+        return error
+
+    async def _report(self, error: StoreWentBackwards) -> None:
+        """Write this node's marks into a store that is halted as a whole, once per halt, for the repair."""
+        if not error.whole_store or self._reported:
+            return
+        marks = self._marks.all(self._store.identity)
+        try:
+            for at in range(0, len(marks), MAX_READ):
+                await self._store.write_marks(self._node, marks[at : at + MAX_READ])
+            self._reported = True
+        except GolovesError as failed:
+            log.error("this node's marks could not be written into the store", reason=failed.message)
 
 
 class SegmentGuard(_Guard[SegmentStore]):
@@ -195,28 +245,31 @@ class SegmentGuard(_Guard[SegmentStore]):
 
     async def allocate(self, tag: str, size: int, *, exact: bool = False) -> Range:
         """Allocate, and refuse a range below the mark."""
-        key = self._key(tag)
-        before = self._marks.get(key)
-        granted = await self._store.allocate(tag, size, exact=exact)
+        identity = self._store.identity
+        before = self._marks.tag(identity, tag)
+        try:
+            granted = await self._store.allocate(tag, size, exact=exact)
+        except StoreWentBackwards as error:
+            await self._report(error)
+            raise
         if granted.start < before:
-            raise await self._halt(
-                f"the range [{granted.start}, {granted.end}) of the tag {tag!r} lies below the mark {before}"
+            raise await self._halted(
+                f"the range [{granted.start}, {granted.end}) of the tag {tag!r} lies below {before}"
             )
-        self._marks.rise(key, granted.end)
+        self._marks.rise(identity, Mark("tag", tag, granted.end))
+        self._reported = False
         return granted
 
     async def read_tags(self, names: Iterable[str]) -> dict[str, Tag]:
         """Read tags, and raise their marks; a tag that lies below its mark halts the store."""
-        names = list(names)
-        before = {name: self._marks.get(self._key(name)) for name in names}
-        found = await self._store.read_tags(names)
+        identity = self._store.identity
+        before = {name: self._marks.tag(identity, name) for name in names}
+        found = await self._store.read_tags(before)
         for name, tag in found.items():
             if tag.max_id < before[name]:
-                raise await self._halt(
-                    f"max_id {tag.max_id} of the tag {name!r} lies below {before[name]}, which this node saw"
-                )
+                raise await self._halted(f"max_id {tag.max_id} of the tag {name!r} lies below {before[name]}")
             if before[name] >= 0:
-                self._marks.rise(self._key(name), tag.max_id)
+                self._marks.rise(identity, Mark("tag", name, tag.max_id))
         return found
 
     async def list_tags(self, *, prefix: str = "", after: str = "", most: int = 100) -> list[Tag]:
@@ -239,9 +292,6 @@ class SegmentGuard(_Guard[SegmentStore]):
         """As the store's."""
         await self._store.delete_tag(name)
 
-    def _key(self, tag: str) -> str:
-        return f"{self._store.identity} tag {tag}"
-
 
 class WorkerGuard(_Guard[WorkerStore]):
     """A worker store, watched; see the module's rules."""
@@ -252,38 +302,37 @@ class WorkerGuard(_Guard[WorkerStore]):
 
     async def claim(self, claim: Claim) -> Window:
         """Claim, and refuse a fence that is not above the mark of its worker id."""
-        before = self._marks.under(self._prefix(claim.space.name))
-        return await self._seen(await self._store.claim(claim), before)
+        before = self._marks.fences(self._store.identity, claim.space.name)
+        try:
+            window = await self._store.claim(claim)
+        except StoreWentBackwards as error:
+            await self._report(error)
+            raise
+        return await self._seen(window, before)
 
     async def find_window(self, space: str, nonce: str) -> Window | None:
         """Read a claim back, and refuse a fence that is not above the mark of its worker id."""
-        before = self._marks.under(self._prefix(space))
+        before = self._marks.fences(self._store.identity, space)
         window = await self._store.find_window(space, nonce)
         return None if window is None else await self._seen(window, before)
 
     async def extend(self, window: Window, end: int) -> Window:
-        """Extend; a fence below ours, or ours under another nonce, means that the store went backwards."""
+        """Extend; a fence below ours, or ours under another nonce, means that the store went backwards (W3)."""
         try:
             return await self._store.extend(window, end)
         except StoreWentBackwards as error:
-            if error.whole_store:
-                raise
-            raise await self._halt(error.message) from error
+            raise await self._halted(error.message) from error
 
     async def release(self, window: Window, floor: int) -> None:
         """As the store's."""
         await self._store.release(window, floor)
 
-    def _prefix(self, space: str) -> str:
-        return f"{self._store.identity} space {space} worker "
-
-    async def _seen(self, window: Window, before: dict[str, int]) -> Window:
-        key = f"{self._prefix(window.space)}{window.worker}"
-        mark = before.get(key, -1)
+    async def _seen(self, window: Window, before: dict[int, int]) -> Window:
+        mark = before.get(window.worker, -1)
         if window.fence <= mark:
-            raise await self._halt(
-                f"fence {window.fence} of worker {window.worker} in the space {window.space!r} is not above the mark"
-                f" {mark}"
+            raise await self._halted(
+                f"fence {window.fence} of worker {window.worker} in the space {window.space!r} is not above {mark}"
             )
-        self._marks.rise(key, window.fence)
+        self._marks.rise(self._store.identity, Mark("worker", window.space, window.fence, window.worker))
+        self._reported = False
         return window

@@ -75,7 +75,7 @@ _OTHER_FIELD = (
     rb"|[Aa]ccept: \*/\*\r\n|[Cc]onnection: [Kk]eep-[Aa]live\r\n)*+"
 )
 _PLAIN = re.compile(
-    rb"(" + _METHOD + rb" /" + _TARGET + rb"*+) HTTP/1\.1\r\n"
+    rb"((?!CONNECT )" + _METHOD + rb" /" + _TARGET + rb"*+) HTTP/1\.1\r\n"
     + _OTHER_FIELD + rb"[Hh]ost: " + AUTHORITY + rb"\r\n" + _OTHER_FIELD + rb"\r\n"
 )  # fmt: skip
 _REQUEST_LINE = re.compile(rb"(" + _METHOD + rb") (" + _TARGET + rb"++) HTTP/([0-9])\.[0-9]\Z")
@@ -129,7 +129,7 @@ class Requests:
         self._pending: Request | None = None
         """The request whose body is being dropped."""
         self._prompt = False
-        """Whether that request's peer waits for `100 Continue`."""
+        """Whether that request's peer has to be told `100 Continue`."""
         self._left = 0
         """Bytes that are missing of the body or chunk."""
         self._size = 0
@@ -197,8 +197,7 @@ class Requests:
             return request
         if self._prompt:
             self._prompt = False
-            if self._pos == len(self._buffer):
-                return CONTINUE
+            return CONTINUE
         return None
 
     def _refuse(self, fault: Refusal) -> Refusal:
@@ -264,7 +263,8 @@ class Requests:
         meaning = _meaning(head, self._limits)
         if isinstance(meaning, Refusal):
             return meaning
-        self._pending, self._left, self._prompt = meaning
+        self._pending, self._left, waits = meaning
+        self._prompt = waits and end == len(self._buffer)
         self._state = _AT_CHUNK if self._left < 0 else _IN_BODY
         self._size = self._framing = 0
         return None

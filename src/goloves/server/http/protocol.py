@@ -130,7 +130,7 @@ class HttpConnection(asyncio.Protocol):
                 status, "too_many_connections", f"there are too many connections {what}now", retry_after=1.0
             )
             self._write(refusal.encode(shared.date, CLOSE))
-            self._last_word()
+            self._close()
         elif shared.draining:
             self.retire()
         else:
@@ -229,7 +229,7 @@ class HttpConnection(asyncio.Protocol):
                 gathered.append(answer)
                 if not self._goes_on(event):
                     self._put(gathered)
-                    self._close(politely=requests.waiting > 0)
+                    self._close()
                     return
                 size += len(answer)
                 if size >= BATCH:
@@ -243,7 +243,7 @@ class HttpConnection(asyncio.Protocol):
                 answer = problem(event.status, CODES[event.status], event.detail).encode(self._shared.date, CLOSE)
                 gathered.append(answer)
                 self._put(gathered)
-                self._close(politely=True)
+                self._close()
                 return
             else:
                 gathered.append(CONTINUE_ANSWER)
@@ -293,7 +293,7 @@ class HttpConnection(asyncio.Protocol):
         self.served += 1
         self._put([self._encode(request, answer)])
         if not self._goes_on(request):
-            self._close(politely=self._requests.waiting > 0)
+            self._close()
         elif not self._paused:
             self._answer_on()
 
@@ -339,18 +339,15 @@ class HttpConnection(asyncio.Protocol):
             self._stopped = True
             self._transport.pause_reading()
 
-    def _close(self, *, politely: bool) -> None:
-        """Close once all is written; politely: what the client still sends is read, so that it gets no reset."""
+    def _close(self) -> None:
+        """End after what is written, in stages, so that the client gets the answer and no reset (RFC 9112 §9.6)."""
         self.prepared = NOTHING
-        if self._retiring:
-            self._shared.counters.cut_age += not self._shared.draining
-        if politely and not self._eof:
-            self._last_word()
-        else:
-            self._transport.close()
-
-    def _last_word(self) -> None:
+        if self._retiring and not self._shared.draining:
+            self._shared.counters.cut_age += 1
         if self._transport.is_closing():
+            return
+        if self._eof or not self._transport.can_write_eof():
+            self._transport.close()
             return
         self._linger = True
         self._since = asyncio.get_running_loop().time()
@@ -374,9 +371,9 @@ class HttpConnection(asyncio.Protocol):
         """Whether no request is under way."""
         return not (self._amid or self._paused or self._linger or self._waiting is not None or self._turn is not None)
 
-    def close_at_rest(self) -> None:
-        """Close if no request is under way."""
-        if self.at_rest:
+    def close_at_rest(self, before: float) -> None:
+        """Close if no request is under way, nor the last word younger than `before` (seconds of the event loop)."""
+        if self.at_rest or (self._linger and self._since < before):
             self._transport.close()
 
     def look_after(self, now: float) -> None:
@@ -402,7 +399,7 @@ class HttpConnection(asyncio.Protocol):
                 counters.timed_out += 1
                 detail = f"the request took longer than {limits.request_timeout:g} s to arrive"
                 self._write(problem(408, "request_timeout", detail).encode(self._shared.date, CLOSE))
-                self._close(politely=True)
+                self._close()
         elif waited > limits.idle_timeout:
             counters.cut_idle += 1
             self._transport.close()

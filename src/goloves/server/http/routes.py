@@ -24,7 +24,7 @@ from goloves.wire.fields import choose
 DEFAULT_SPACE = "default"
 """The space that Leaf's routes serve."""
 
-METHODS = (b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"TRACE")
+METHODS = (b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"TRACE", b"QUERY")
 """The methods that this server has heard of; the rest is 501 (RFC 9110 §15.6.2)."""
 
 READ = (b"GET", b"HEAD", b"OPTIONS")

@@ -1,0 +1,25 @@
+"""The contract in `api/http/openapi.yaml`, held against a node by schemathesis."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from server.live import LiveNode
+
+CONTRACT = Path(__file__).parents[2] / "api" / "http" / "openapi.yaml"
+
+
+def test_schemathesis_finds_nothing(node: LiveNode, tmp_path: Path) -> None:
+    program = Path(sys.executable).with_name("schemathesis")
+    run = subprocess.run(
+        [program, "run", CONTRACT, "--url", f"http://127.0.0.1:{node.port}", "--checks=all", "-n15", "--no-color"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    passed = re.search(r"(\d+) generated, (\d+) passed", run.stdout)
+    assert passed is not None
+    assert int(passed[1]) == int(passed[2]) > 300

@@ -1,0 +1,103 @@
+"""How often a connection writes: driven without sockets."""
+
+import asyncio
+from typing import Any
+
+from goloves.core.layout import Layout
+from goloves.server.http.protocol import BATCH, HttpConnection
+from goloves.server.http.shared import HttpShared
+from goloves.server.limits import HttpLimits
+from goloves.service import IdService, ServedSpace
+from goloves.stores.base import NewTag, Space
+from goloves.stores.memory import MemoryStore
+
+GET = b"GET /api/segment/get/order HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+class Recorder(asyncio.Transport):
+    """A transport that keeps what is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[bytes] = []
+        self.reading = True
+        self.ended = False
+
+    def write(self, data: Any) -> None:
+        self.written.append(bytes(data))
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self.ended = True
+
+    def is_closing(self) -> bool:
+        return False
+
+
+async def connect() -> tuple[HttpConnection, Recorder]:
+    store = MemoryStore()
+    await store.open()
+    await store.create_tag(NewTag("order", step=100_000))
+    service = IdService(store, store, spaces=[ServedSpace(Space("default", Layout()))])
+    await service.start()
+    await service.segment_ids("order", 1)
+    connection, transport = HttpConnection(HttpShared(service, HttpLimits())), Recorder()
+    connection.connection_made(transport)
+    return connection, transport
+
+
+async def test_the_answers_of_one_read_leave_in_one_write() -> None:
+    connection, transport = await connect()
+    connection.data_received(GET * 100)
+    assert len(transport.written) == 1
+    assert transport.written[0].count(b"HTTP/1.1 200 OK") == 100
+
+
+async def test_one_request_is_one_read_and_one_write_however_it_is_answered() -> None:
+    connection, transport = await connect()
+    for _ in range(5):
+        connection.data_received(GET)
+    connection.data_received(GET[:20])
+    connection.data_received(GET[20:])
+    assert [answer.count(b"HTTP/1.1 200 OK") for answer in transport.written] == [1] * 6
+    assert connection.served == 6
+
+
+async def test_a_long_pipeline_gives_the_others_their_turn_and_is_not_read_from_meanwhile() -> None:
+    connection, transport = await connect()
+    connection.data_received(GET * 2000)
+    assert len(transport.written) == 1
+    assert BATCH <= len(transport.written[0]) < BATCH + 1000
+    assert not transport.reading
+    connection.data_received(GET * 3)
+    assert len(transport.written) == 1
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert transport.reading
+    assert b"".join(transport.written).count(b"HTTP/1.1 200 OK") == 2003
+    assert all(len(answers) < BATCH + 1000 for answers in transport.written)
+
+
+async def test_the_answers_before_a_refusal_leave_with_it_and_the_connection_ends() -> None:
+    connection, transport = await connect()
+    connection.data_received(GET * 2 + b"\x00" + GET)
+    assert len(transport.written) == 1
+    assert transport.written[0].count(b"HTTP/1.1 200 OK") == 2
+    assert transport.written[0].count(b"HTTP/1.1 400") == 1
+    assert transport.ended
+    connection.data_received(GET)
+    assert len(transport.written) == 1

@@ -1,0 +1,155 @@
+"""Listeners, and what a person is told when one can't be had."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from goloves.config.addresses import Address, parse_address
+from goloves.errors import ConfigError
+from goloves.server.listener import address_of, close_listener, listen
+from server.live import PATIENCE, LiveNode
+from server.raw import Client
+
+LIMITED = """
+import resource, sys
+from server.live import LiveNode
+with LiveNode() as node:
+    used = len(__import__("os").listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 10, used + 10))
+    print(node.port, flush=True)
+    sys.stdin.readline()
+    print(node.call(lambda: node.node.http.counters.accept_paused), flush=True)
+"""
+
+
+@pytest.mark.parametrize("text", ["127.0.0.1:0", "[::1]:0", "localhost:0"])
+def test_ids_come_over_ipv4_and_ipv6(text: str) -> None:
+    with LiveNode(address=parse_address(text)) as node, Client(node.address) as client:
+        assert client.ask().body == b"1"
+
+
+def test_a_host_name_is_listened_on_at_all_its_addresses_with_one_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = [(socket.AF_INET, 0, 0, "", ("127.0.0.1", 0)), (socket.AF_INET, 0, 0, "", ("127.0.0.2", 0))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: both)
+    sockets = listen(Address(host="both"))
+    try:
+        assert {address_of(made).host for made in sockets} == {"127.0.0.1", "127.0.0.2"}
+        assert len({address_of(made).port for made in sockets}) == 1
+    finally:
+        for made in sockets:
+            close_listener(made)
+
+
+def test_ids_come_over_a_unix_socket_which_is_gone_afterwards(tmp_path: Path) -> None:
+    path = tmp_path / "http.sock"
+    with LiveNode(address=Address(path=str(path))) as node, Client(node.address) as client:
+        assert client.ask().body == b"1"
+        assert client.ask().body == b"2"
+    assert not path.exists()
+
+
+def test_the_file_that_a_killed_process_left_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "http.sock"
+    left = socket.socket(socket.AF_UNIX)
+    left.bind(str(path))
+    left.close()
+    assert path.exists()
+    [made] = listen(Address(path=str(path)))
+    close_listener(made)
+
+
+def test_a_unix_socket_that_somebody_listens_on_is_left_alone(tmp_path: Path) -> None:
+    address = Address(path=str(tmp_path / "http.sock"))
+    [made] = listen(address)
+    with pytest.raises(ConfigError, match="another process listens there already"):
+        listen(address)
+    with Client(address):
+        pass
+    close_listener(made)
+
+
+def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "precious"
+    path.write_text("data")
+    with pytest.raises(ConfigError, match="a file that is no socket is there"):
+        listen(Address(path=str(path)))
+    assert path.read_text() == "data"
+
+
+def test_a_port_in_use_is_told_with_the_setting_to_change() -> None:
+    [made] = listen(Address(host="127.0.0.1"))
+    with pytest.raises(ConfigError) as caught:
+        listen(address_of(made), setting="--http")
+    close_listener(made)
+    assert "another process listens there already; stop it, or choose another address (--http)" in caught.value.message
+
+
+def test_a_port_that_allows_sharing_is_in_use_all_the_same() -> None:
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        with pytest.raises(ConfigError, match="another process listens there already"):
+            listen(Address(host="127.0.0.1", port=other.getsockname()[1]))
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        (Address(host="192.0.2.1", port=1), "this machine has no such address"),
+        (Address(host="no-such-host.invalid", port=1), "is no host"),
+        (Address(path="/no/such/directory/x"), "its directory does not exist"),
+    ],
+)
+def test_an_address_that_can_not_be_had_is_told_by_name(address: Address, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        listen(address)
+    assert str(address) in caught.value.message
+
+
+def test_without_file_descriptors_old_connections_go_on_and_new_ones_come_when_there_is_room() -> None:
+    places = os.pathsep.join(sys.path)
+    with subprocess.Popen(
+        [sys.executable, "-c", LIMITED],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": places},
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        while not (line := process.stdout.readline()).strip().isdigit():
+            assert line, "the node did not start"
+        address = Address(host="127.0.0.1", port=int(line))
+        clients = [Client(address) for _ in range(20)]  # the kernel takes them all in, the node only some
+        answered = [client for client in clients if _answers(client)]
+        waiting = [client for client in clients if client not in answered]
+        assert answered
+        assert waiting
+        for client in answered * 5:
+            assert client.ask().status == 200
+        for client in answered:
+            client.socket.close()
+        for client in waiting[: len(answered)]:
+            client.socket.settimeout(PATIENCE)
+            assert client.read().status == 200  # the request that it sent while it waited
+        for client in waiting:
+            client.socket.close()
+        process.stdin.write("\n")
+        process.stdin.flush()
+        said = process.stdout.read()
+    assert said.count("no room for new connections: they wait; raise the limit of open files (ulimit -n)") == 1
+    assert int(said.splitlines()[-1]) > 0
+    assert process.returncode == 0
+
+
+def _answers(client: Client) -> bool:
+    client.socket.settimeout(0.2)
+    try:
+        return client.ask().status == 200
+    except TimeoutError:
+        return False

@@ -1,0 +1,4 @@
+from databases import mariadb, postgresql
+from system.serving import start
+
+__all__ = ["mariadb", "postgresql", "start"]
