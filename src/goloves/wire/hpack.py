@@ -278,15 +278,19 @@ class Decoder:
                 octet = block[at]
                 at += 1
                 if octet >= 0x80:  # §6.1, an indexed field
-                    index = octet & 0x7F
+                    if octet < 0x80 + _STATIC_COUNT:
+                        if octet == 0x80:
+                            raise DamagedBlock("a field has index 0 (RFC 7541 §6.1)")
+                        add_field(static[octet - 0x80])
+                        continue
+                    index = octet - 0x80
                     if index == 0x7F:
-                        index, at = _integer(block, at, index)
-                    if index >= _STATIC_COUNT:
-                        add_field(table[_STATIC_COUNT - 1 - index])
-                    elif index:
-                        add_field(static[index])
-                    else:
-                        raise DamagedBlock("a field has index 0 (RFC 7541 §6.1)")
+                        if block[at] < 0x80:  # nearly always one more octet is enough
+                            index += block[at]
+                            at += 1
+                        else:
+                            index, at = _integer(block, at, index)
+                    add_field(table[_STATIC_COUNT - 1 - index])
                     continue
                 if octet >= 0x40:  # §6.2.1, a literal to be added to the table
                     index, mask = octet & 0x3F, 0x3F
@@ -334,15 +338,20 @@ class Decoder:
                 field = name, value
                 add_field(field)
                 if mask == 0x3F:
-                    self._insert(field)
+                    self.changes += 1
+                    size = self._size + len(name) + len(value) + ENTRY_OVERHEAD
+                    if size <= self._max_size:
+                        table.append(field)
+                        self._size = size
+                    else:
+                        self._insert_evicting(field)
         except IndexError:
             raise DamagedBlock("a block ends early, or names an entry that its table has not") from None
         if at > end:
             raise DamagedBlock("a string is longer than what is left of its block")
         return fields
 
-    def _insert(self, field: Field) -> None:
-        self.changes += 1
+    def _insert_evicting(self, field: Field) -> None:
         size = len(field[0]) + len(field[1]) + ENTRY_OVERHEAD
         if size > self._max_size:  # §4.4: a field larger than the table empties it
             self._table.clear()
@@ -358,9 +367,11 @@ class Decoder:
         self._evict(size)
 
     def _evict(self, size: int) -> None:
-        while self._size > size:
+        held = self._size
+        while held > size:
             name, value = self._table.popleft()
-            self._size -= len(name) + len(value) + ENTRY_OVERHEAD
+            held -= len(name) + len(value) + ENTRY_OVERHEAD
+        self._size = held
 
 
 def list_size(fields: Iterable[Field]) -> int:

@@ -8,10 +8,8 @@ Rules:
 2. What no parser could read raises `DamagedMessage`, and nothing else is raised. No loop is longer than the message.
 """
 
-from array import array
 from collections.abc import Iterable
 from struct import Struct
-from sys import byteorder
 from typing import Final
 
 
@@ -145,10 +143,7 @@ def pack_span(span: range) -> bytes:
     the same, put between them: one `join`, three times as fast as packing each.
     """
     if span.step != 1:
-        numbers = array("q", span)
-        if byteorder != "little":
-            numbers.byteswap()
-        return numbers.tobytes()
+        return Struct(f"<{len(span)}q").pack(*span)
     pieces: list[bytes] = []
     at, stop = span.start, span.stop
     while at < stop:

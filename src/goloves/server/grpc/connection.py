@@ -346,8 +346,15 @@ class GrpcConnection(asyncio.Protocol):
             self.wire.drain("this node is stopping" if self.shared.draining else "the connection is old")
             self.flush()
 
-    def close_at_rest(self) -> None:
-        """Take no more calls, and end those streams that only wait for their client."""
+    def close_at_rest(self, before: float) -> None:
+        """Take no more calls, end streams that only wait for their client, and close when no call is left.
+
+        A last word younger than `before` (seconds of the event loop) is left to be read.
+        """
+        if self._linger is not None:
+            if self._linger < before:
+                self._transport.close()
+            return
         self.wire.finish("the connection is closing")
         for call in list(self._calls.values()):
             call.rest_no_more()
@@ -390,7 +397,7 @@ class GrpcConnection(asyncio.Protocol):
             counters.cut_age += 1
             self.retire()
         if now > self._finish_at:
-            self.close_at_rest()
+            self.close_at_rest(now)
             if now > self._finish_at + limits.max_age_grace and not self._transport.is_closing():
                 self.wire.fail(Code.NO_ERROR, "the connection's time is over")
                 self._abandon_all()

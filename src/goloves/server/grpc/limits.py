@@ -6,8 +6,6 @@ that an operator may have reason to change.
 
 import msgspec
 
-from goloves.wire.http2 import Limits
-
 
 class GrpcLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """[grpc]: sizes, counts and times."""
@@ -83,12 +81,3 @@ class GrpcLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
                 f"max_count is {self.max_count}; at most 100,000 is possible, for bigger shares there is Lease"
             )
         return found
-
-    def wire(self) -> Limits:
-        """Give the limits of the wire."""
-        return Limits(
-            streams=self.max_streams,
-            header_list=self.max_metadata,
-            header_block=2 * self.max_metadata,
-            ping_interval=self.min_ping,
-        )

@@ -10,7 +10,7 @@ from goloves.server.grpc.limits import GrpcLimits
 from goloves.server.grpc.methods import Service
 from goloves.server.grpc.routes import Routes, refusal
 from goloves.wire.grpc import CallError, Status
-from goloves.wire.http2 import Code
+from goloves.wire.http2 import Code, Limits
 
 if TYPE_CHECKING:
     from goloves.server.grpc.connection import GrpcConnection
@@ -81,7 +81,12 @@ class GrpcShared:
         self.loop = asyncio.get_running_loop()
         self.services = {service.name: service for service in services}
         self.reader = Routes(self.services).reader()
-        self.wire_limits = self.limits.wire()
+        self.wire_limits = Limits(
+            streams=self.limits.max_streams,
+            header_list=self.limits.max_metadata,
+            header_block=2 * self.limits.max_metadata,
+            ping_interval=self.limits.min_ping,
+        )
         self.counters = GrpcCounters()
         self.bad_timeout = refusal(CallError(Status.INTERNAL, "grpc-timeout is not one to eight digits and a unit"))
         self.draining = False
