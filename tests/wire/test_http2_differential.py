@@ -35,6 +35,7 @@ DIFFERENT = """
 - h2 ignores RST_STREAM on a stream that was never opened; RFC 9113 §6.4 makes that a fault of the connection.
 - h2 ignores PRIORITY's faults on idle streams; we follow RFC 7540 there, as h2spec wants it.
 - h2 does not compare host with :authority, nor look at a path's slash, nor at te in every case.
+- h2 reads PUSH_PROMISE without END_HEADERS as the start of a block; for us a client can't push at all (RFC 9113 §8.4).
 - h2 takes a settings acknowledgement that nothing asked for as a fault; we count it against a budget.
 - h2 ignores DATA on a stream that was skipped; for us it is closed.
 """
@@ -43,6 +44,10 @@ DIFFERENT = """
 def differs(operation: tuple[object, ...], opened: set[int]) -> bool:
     """Tell whether both may differ on this, by intent: a frame on a stream that was skipped, a reset of an idle one."""
     name, *parts = operation
+    if name == "raw":
+        kind, flags, stream, _ = parts
+        pushes = kind == Kind.PUSH_PROMISE
+        return pushes or (kind == Kind.RST_STREAM and stream not in opened) or (kind == Kind.SETTINGS and flags == 1)
     if name == "headers" or not parts or not isinstance(parts[0], int):
         return False
     highest = max(opened, default=0)
