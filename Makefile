@@ -2,8 +2,12 @@
 
 PYTHON ?= python3
 ARGS ?=
-# Two processes keep two cores busy; each starts databases of its own, so more of them cost more than they give.
+# Two processes keep two cores busy; each starts databases of its own, so more of them cost more than they give. Tests
+# take from a millisecond to a minute: who is done takes over from the other.
 JOBS ?= 2
+PARALLEL := -n $(JOBS) --dist worksteal
+SEEDS ?= 2000
+FIRST ?= 0
 
 BIN := .venv/bin
 COMPILE := CUSTOM_COMPILE_COMMAND='make requirements' $(BIN)/pip-compile --quiet --no-header --generate-hashes \
@@ -14,7 +18,7 @@ EPOCH = $(shell git log -1 --format=%ct 2>/dev/null || echo 1700000000)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help venv run test lint format build requirements clean
+.PHONY: help venv run test faults simulate lint format build requirements clean
 
 help:  ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -26,7 +30,14 @@ run: .venv/server.stamp  ## start a server: SQLite under ./data, HTTP on 127.0.0
 
 test: .venv/dev.stamp  ## run the whole test suite with coverage; installs the databases that it needs, where it may
 	@scripts/test-packages
-	$(BIN)/pytest -n $(JOBS) --cov --cov-report=term-missing:skip-covered --durations=10 $(ARGS)
+	$(BIN)/pytest $(PARALLEL) --cov --cov-report=term-missing:skip-covered --durations=10 $(ARGS)
+
+faults: .venv/dev.stamp  ## run every test of faults on real processes: kills, clocks, disks, failovers
+	@scripts/test-packages
+	$(BIN)/pytest $(PARALLEL) -m '' tests/faults $(ARGS)
+
+simulate: .venv/dev.stamp  ## play SEEDS=2000 stories of a simulated cluster, from the seed FIRST=0 on
+	PYTHONPATH=tests $(BIN)/python -m simulation $(SEEDS) $(FIRST)
 
 lint: .venv/dev.stamp  ## check style, types and shell scripts
 	$(BIN)/ruff check .

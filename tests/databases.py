@@ -12,6 +12,7 @@ name; with CI set that is a failure.
 """
 
 import atexit
+import contextlib
 import itertools
 import os
 import pwd
@@ -55,6 +56,7 @@ class Server:
     def __init__(self) -> None:
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
+        self._watchdog: subprocess.Popen[bytes] | None = None
         self._numbers = itertools.count(1)
         # Commits are flushed for real, for start-up refuses anything less: in memory that costs nothing.
         memory = Path("/dev/shm")
@@ -105,12 +107,12 @@ class Server:
                     cwd=self.directory,
                     start_new_session=True,
                 )
+            self._watch(self.process)
             while self.process.poll() is None and time.monotonic() < deadline:
                 if self.ready():
                     return
                 self._pause(self.process)
-            self._end(self.process, signal.SIGKILL)
-            self.process = None
+            self._stop(signal.SIGKILL)
             # After a kill the memory of the old one may be in use for another moment: once more.
             if time.monotonic() > deadline - READY / 2:
                 raise AssertionError(f"{self.name} did not start:\n{self.log.read_text(errors='replace')[-3000:]}")
@@ -126,12 +128,12 @@ class Server:
     def freeze(self) -> None:
         """Let it stop answering, with its connections open."""
         assert self.process is not None
-        os.killpg(self.process.pid, signal.SIGSTOP)
+        self._signal(self.process, signal.SIGSTOP)
 
     def thaw(self) -> None:
         """Let it go on after `freeze`."""
         assert self.process is not None
-        os.killpg(self.process.pid, signal.SIGCONT)
+        self._signal(self.process, signal.SIGCONT)
 
     def restart(self, *options: str) -> None:
         """Stop it and start it on the same port and data, with further options."""
@@ -158,12 +160,23 @@ class Server:
         raise NotImplementedError
 
     def _prefix(self) -> list[str]:
-        """Run as another user if we are root, and die with us."""
-        prefix = ["setpriv", "--pdeathsig", "KILL"]
-        if os.geteuid() == 0 and self.owner != "root":
-            entry = pwd.getpwnam(self.owner)
-            prefix += [f"--reuid={entry.pw_uid}", f"--regid={entry.pw_gid}", "--clear-groups"]
-        return [*prefix, "--"]
+        """Run as another user if we are root."""
+        if os.geteuid() != 0 or self.owner == "root":
+            return []
+        entry = pwd.getpwnam(self.owner)
+        return ["setpriv", f"--reuid={entry.pw_uid}", f"--regid={entry.pw_gid}", "--clear-groups", "--"]
+
+    def _watch(self, process: subprocess.Popen[bytes]) -> None:
+        """Have a shell wait on a pipe that breaks when we die, however that happens, and kill the server then.
+
+        Linux's own signal at a parent's death won't do: it comes when the thread ends that started the server.
+        """
+        self._watchdog = subprocess.Popen(
+            ["sh", "-c", f'read _; kill -KILL -{process.pid}; rm -rf "$0"', str(self.directory)],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
 
     def _run(self, *command: str, environment: dict[str, str] | None = None, text: str = "") -> str:
         done = subprocess.run(
@@ -183,21 +196,34 @@ class Server:
         assert self.process is not None, f"{self.name} does not run"
         self._end(self.process, how)
         self.process = None
+        if self._watchdog is not None:
+            self._watchdog.kill()
+            self._watchdog.communicate()
+            self._watchdog = None
+
+    @classmethod
+    def _end(cls, process: subprocess.Popen[bytes], how: signal.Signals) -> None:
+        """End a server: told to stop, the main process ends the others; killed, they all die at once."""
+        if how is not signal.SIGKILL:
+            process.send_signal(how)
+            try:
+                process.wait(READY / 4)
+            except subprocess.TimeoutExpired:
+                how = signal.SIGKILL
+        if how is signal.SIGKILL:
+            cls._signal(process, how)
+        process.wait(READY)
 
     @staticmethod
-    def _end(process: subprocess.Popen[bytes], how: signal.Signals) -> None:
-        """End a server: told to stop, the main process ends the others; killed, they all die at once."""
+    def _signal(process: subprocess.Popen[bytes], what: signal.Signals) -> None:
+        """Send a signal to the main process and then to its children: PostgreSQL's have sessions of their own."""
         try:
-            if how is signal.SIGKILL:
-                os.killpg(process.pid, how)
-            else:
-                process.send_signal(how)
-                process.wait(READY / 4)
-        except ProcessLookupError:
-            pass
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait(READY)
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(encoding="ascii").split()
+        except OSError:
+            children = []
+        for number in [process.pid, *map(int, children)]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(number, what)
 
     @staticmethod
     def _pause(process: subprocess.Popen[bytes]) -> None:

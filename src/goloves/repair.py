@@ -23,7 +23,8 @@ from goloves.stores.base import MAX_READ, Mark, RepairStore, SeenOwner, SegmentS
 Thing = TypeVar("Thing")
 
 MARGIN = 10_000_000
-"""Numbers that every tag skips beyond the highest that anybody remembers: ten ranges of the largest step."""
+"""Numbers that every tag skips beyond the highest that anybody remembers: ten ranges of the largest step. It has to cover
+what nodes were granted whose marks are missing, and what an earlier repair skipped if the backup is older than that."""
 
 RECENT = timedelta(hours=24)
 """How far back a node counts as recently seen."""

@@ -14,6 +14,7 @@ import structlog
 from goloves.config import SegmentConfig
 from goloves.server.http.shared import PREPARED_KEPT, TARGETS_KEPT
 from goloves.server.limits import HttpLimits
+from goloves.wire.http1 import Request
 from server.live import LiveNode
 from server.raw import Client, ClosedError
 
@@ -310,14 +311,14 @@ def test_a_full_cache_begins_anew(node: LiveNode) -> None:
 
     def fill() -> tuple[int, int]:
         for number in range(TARGETS_KEPT + 10):
-            shared.targets[b"%d" % number] = way
             data = b"%d" % number
+            shared.remember(Request(data), way)
             shared.admit(data, way)
-            shared.admit(data, way)
-        return len(shared.prepared), max(PREPARED_KEPT, 1)
+        return len(shared.targets), len(shared.prepared)
 
-    held, most = node.call(fill)
-    assert 0 < held <= most
+    targets, prepared = node.call(fill)
+    assert 0 < targets <= TARGETS_KEPT
+    assert 0 < prepared <= PREPARED_KEPT
     node.call(shared.forget)
 
 

@@ -9,26 +9,31 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from goloves.config import SegmentConfig, SnowflakeConfig
 from goloves.core.layout import Layout
 from goloves.errors import GolovesError
+from goloves.repair import SpaceToRaise, look, repair
 from goloves.service import IdService, ServedSpace
 from goloves.stores.base import NewTag, Space
 from goloves.stores.guard import Marks, SegmentGuard, WorkerGuard
 from goloves.stores.memory import MemoryData, MemoryStore
-from simulation.checker import Checker
+from simulation.checker import Checker, Duplicate
 from simulation.loop import HOST, START, Host, VirtualLoop
 from simulation.network import FarStore, Weather, Wire
 
 EPOCH_MS = 1_700_000_000_000
 """Wall time, ms since 1970, at which a simulation starts."""
 
-SPACE = Space("default", Layout(41, 3, 4, epoch_ms=EPOCH_MS - 3_600_000))
-"""Eight workers of sixteen ids a millisecond: so few that nodes meet at the same worker ids and sequences fill up."""
+SPACE = Space("default", Layout(41, 2, 4, unit_ms=10, epoch_ms=EPOCH_MS - 3_600_000))
+"""Four workers of sixteen ids in 10 ms: so few that nodes meet at the same worker ids and sequences fill up."""
 
 WINDOW = 20.0
 """Seconds that a window is long: short, so that a minute sees many of them."""
+
+MAX_FORWARD = 2.0
+"""Seconds by which a node's clock may be ahead of the store's."""
 
 TAGS = (NewTag("order", step=10), NewTag("message", step=3), NewTag("small", step=5, start=0, limit=400))
 
@@ -72,24 +77,24 @@ class SimNode:
         self.cluster = cluster
         self.name = name
         self.clock = SimClock(cluster.loop)
+        store = MemoryStore(cluster.data, clock=cluster.store_ms)
         self.wire = Wire(
-            name,
-            cluster.loop,
-            cluster.rng,
-            MemoryStore(cluster.data, clock=cluster.store_ms),
-            cluster.checker,
-            cluster.happened,
+            name, cluster.loop, cluster.rng, store, cluster.checker, cluster.happened, lambda: cluster.forgetful
         )
         self.marks = Marks()
         self.host = Host(name)
         self.service: IdService | None = None
         self.errors: Counter[str] = Counter()
+        self.clock.step(cluster.rng.choice([0.0, 0.0, -30.0, -5.0, 1.5]))
+        self.window = cluster.rng.choice([WINDOW, WINDOW / 2])
+        self.max_step = cluster.rng.choice([50, 200])
         self.served = 0
         self.served_at = 0.0
 
     def start(self, *, keep_state: bool = True) -> None:
         if not keep_state:
             self.marks = Marks()
+            self.cluster.checker.forgets(self.name)
         self.host = Host(self.name)
         context = contextvars.copy_context()
         context.run(HOST.set, self.host)
@@ -109,9 +114,9 @@ class SimNode:
         service = IdService(
             SegmentGuard(FarStore(self.wire), self.marks, self.name),
             WorkerGuard(FarStore(self.wire), self.marks, self.name),
-            segment=SegmentConfig(target=5.0, max_step=200, refresh=10.0),
-            snowflake=SnowflakeConfig(max_backward=1.0, max_forward=2.0),
-            spaces=[ServedSpace(SPACE, WINDOW)],
+            segment=SegmentConfig(target=5.0, max_step=self.max_step, refresh=10.0),
+            snowflake=SnowflakeConfig(max_backward=1.0, max_forward=MAX_FORWARD),
+            spaces=[ServedSpace(SPACE, self.window)],
             clock=self.clock,
             rng=random.Random(cluster.rng.getrandbits(64)),
             nonce=lambda: f"{cluster.rng.getrandbits(128):032x}",
@@ -124,11 +129,13 @@ class SimNode:
 
     async def stop(self) -> None:
         """Stop cleanly; a node that is killed or sleeps meanwhile is given up after ten seconds."""
-        service, self.service = self.service, None
+        service = self.service
         if service is not None:
             context = contextvars.copy_context()
             context.run(HOST.set, self.host)
             await asyncio.wait([self.cluster.loop.create_task(service.close(), context=context)], timeout=10.0)
+            if self.service is service:
+                self.service = None
 
     async def _client(self, service: IdService) -> None:
         rng = self.cluster.rng
@@ -136,6 +143,8 @@ class SimNode:
             await asyncio.sleep(rng.expovariate(6.0))
             try:
                 await self._ask(service, rng)
+            except Duplicate as error:
+                self.cluster.wrong.append(error)
             except GolovesError as error:
                 self.errors[error.code] += 1
 
@@ -176,6 +185,7 @@ class Outcome:
 
     seed: int
     issued: int
+    repeated: int
     happened: Counter[str]
     story: list[str]
 
@@ -191,6 +201,15 @@ class Cluster:
     happened: Counter[str] = field(default_factory=Counter)
     nodes: list[SimNode] = field(default_factory=list)
     story: list[str] = field(default_factory=list)
+    wrong: list[Duplicate] = field(default_factory=list)
+    backups: list[MemoryData] = field(default_factory=list)
+    repairs: int = 0
+    calm_at: float = 0.0
+    """When the faults were over."""
+    forgot: bool = False
+    """Whether the store was set back, and not repaired since."""
+    set_back: bool = False
+    """Whether the store, or a number in it, was set back in this story: then halts are right."""
 
     def store_ms(self) -> int:
         return EPOCH_MS + round((self.loop.now - START) * 1000)
@@ -199,9 +218,38 @@ class Cluster:
         self.happened[what] += 1
         self.story.append(f"{self.loop.now - START:9.3f} s  {node.name + ': ' if node else ''}{what}")
 
-    async def prepare(self, nodes: int) -> None:
+    @property
+    def forgetful(self) -> bool:
+        """Whether the store was set back, and neither halted nor repaired since."""
+        return self.forgot and not self.data.halt
+
+    async def operator(self) -> MemoryStore:
+        """Give a person's own way to the store."""
         store = MemoryStore(self.data, clock=self.store_ms)
         await store.open()
+        return store
+
+    async def repair(self) -> None:
+        """Do what `goloves repair` does."""
+        store = await self.operator()
+        now_ms = self.store_ms()
+        findings = await look(store, datetime.fromtimestamp(now_ms / 1000, UTC))
+        space = SpaceToRaise(SPACE.name, SPACE.layout, WINDOW)
+        # A backup may be older than the repair before: the margin has to cover what that one skipped.
+        self.repairs += 1
+        margin = 100_000 << 2 * self.repairs
+        await repair(store, findings, [space], now_ms=now_ms, max_forward=MAX_FORWARD, margin=margin)
+        self.forgot = False
+
+    def check_progress(self) -> None:
+        """Every node has issued ids after the faults were over."""
+        for node in self.nodes:
+            if node.served_at <= self.calm_at:
+                errors = dict(node.errors)
+                raise AssertionError(f"{node.name} issued nothing after the faults were over; its errors: {errors}")
+
+    async def prepare(self, nodes: int) -> None:
+        store = await self.operator()
         for tag in TAGS:
             await store.create_tag(tag)
         self.nodes = [SimNode(self, f"node {number}") for number in range(nodes)]
@@ -221,15 +269,18 @@ def play(seed: int) -> Outcome:
     cluster = Cluster(random.Random(seed), loop)
     try:
         loop.run_until_complete(run_story(cluster))
-        for failure in loop.failures:
-            raise failure
+        for wrong in (*cluster.wrong, *loop.failures):
+            raise wrong
         cluster.checker.check()
+        cluster.check_progress()
+        if cluster.happened["halted"] and not cluster.set_back:
+            raise AssertionError("the store was halted, though nothing was set back")
     except BaseException as error:
         error.add_note(f"seed {seed}; its story:\n" + "\n".join(cluster.story))
         raise
     finally:
         loop.end()
-    return Outcome(seed, cluster.checker.issued, cluster.happened, cluster.story)
+    return Outcome(seed, cluster.checker.issued, cluster.checker.repeated, cluster.happened, cluster.story)
 
 
 def weather(cluster: Cluster, node: SimNode, what: Weather, name: str) -> None:

@@ -48,6 +48,8 @@ class Wire:
     store: MemoryStore
     checker: Checker
     happened: Counter[str]
+    suspect: Callable[[], bool]
+    """Whether what the store grants now may repeat what it has forgotten."""
     weather: Weather = field(default_factory=Weather)
 
     async def call(
@@ -76,10 +78,18 @@ class Wire:
         else:
             lost = rng.random() < weather.lost_answers
             again = idempotent and rng.random() < weather.doubled
-            self.loop.outside(self._happen, make, granted, answer, None if lost else back, delay=there)
+            self.loop.outside(self._happen, what, make, granted, answer, None if lost else back, delay=there)
             if again:
                 self.happened["doubled"] += 1
-                self.loop.outside(self._happen, make, granted, answer, None, delay=there + rng.uniform(0, 3 * TIMEOUT))
+                self.loop.outside(
+                    self._happen,
+                    what,
+                    make,
+                    granted,
+                    answer,
+                    None,
+                    delay=there + rng.choice([1.0, 4.0, 12.0]) * TIMEOUT * rng.random(),
+                )
         try:
             async with asyncio.timeout(TIMEOUT):
                 return await answer
@@ -88,6 +98,7 @@ class Wire:
 
     def _happen(
         self,
+        what: str,
         make: Callable[[], Coroutine[Any, Any, T]],
         granted: Callable[[T], None],
         answer: asyncio.Future[T],
@@ -96,6 +107,8 @@ class Wire:
         try:
             make().send(None)
         except StopIteration as done:
+            if what == "halt":
+                self.happened["halted"] += 1
             granted(done.value)
             if back is not None:
                 self.loop.outside(self._answer, answer, done.value, delay=back)
@@ -149,10 +162,16 @@ class FarStore:
         await self._wire.call("write_marks", lambda: self._store.write_marks(node, listed), idempotent=True)
 
     async def allocate(self, tag: str, size: int, *, exact: bool = False) -> Range:
-        return await self._wire.call(
+        wire = self._wire
+        reached = wire.checker.reached[wire.node, tag]
+
+        def note(granted: Range) -> None:
+            wire.checker.granted_range(wire.node, granted, suspect=wire.suspect(), reached=reached)
+
+        return await wire.call(
             "allocate",
             lambda: self._store.allocate(tag, size, exact=exact),
-            granted=lambda granted: self._wire.checker.granted_range(self._wire.node, granted),
+            granted=note,
             idempotent=True,
         )
 
@@ -179,21 +198,21 @@ class FarStore:
         await self._wire.call("open_space", lambda: self._store.open_space(space), idempotent=True)
 
     async def claim(self, claim: Claim) -> Window:
-        return await self._wire.call("claim", lambda: self._store.claim(claim), granted=self._granted)
+        return await self._wire.call("claim", lambda: self._store.claim(claim), granted=self._granted_window)
 
     async def find_window(self, space: str, nonce: str) -> Window | None:
         return await self._read("find_window", lambda: self._store.find_window(space, nonce))
 
     async def extend(self, window: Window, end: int) -> Window:
         return await self._wire.call(
-            "extend", lambda: self._store.extend(window, end), granted=self._granted, idempotent=True
+            "extend", lambda: self._store.extend(window, end), granted=self._granted_window, idempotent=True
         )
 
     async def release(self, window: Window, floor: int) -> None:
         await self._wire.call("release", lambda: self._store.release(window, floor), idempotent=True)
 
-    def _granted(self, window: Window) -> None:
-        self._wire.checker.granted_window(self._wire.node, window)
+    def _granted_window(self, window: Window) -> None:
+        self._wire.checker.granted_window(self._wire.node, window, suspect=self._wire.suspect())
 
     async def _read(self, what: str, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """A reading that has no answer has no effect either: it is simply not known."""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from databases import Server
+from databases import USER, Server
 from goloves.stores import make_store
 from goloves.stores.memory import LeafRow, MemoryData, MemoryStore, WorkerRow, new_memory_store
 from goloves.stores.sql import Options, SqlStore
@@ -181,4 +181,10 @@ class Served(Sql):
         return self.url.rsplit("/", 1)[1]
 
     def sql(self, statement: str) -> str:
+        if self.name == "postgresql":
+            statement = f"SET ROLE {USER}; {statement}"
+        return self.server.sql(statement, self.database)
+
+    def admin(self, statement: str) -> str:
+        """Run SQL as the server's administrator."""
         return self.server.sql(statement, self.database)

@@ -578,7 +578,15 @@ class WorkerContract:
         backend.set_worker("default", window.worker, nonce="f" * 32)
         with pytest.raises(StoreWentBackwards, match="twice") as caught:
             await store.extend(window, window.end + 1)
-        assert caught.value.whole_store
+        assert not caught.value.whole_store, "the node's guard halts the store, and says so"
+
+    async def test_w3_a_window_that_a_repair_ended_is_lost(self, backend: Backend) -> None:
+        store = await backend.node()
+        await store.open_space(LEAF)
+        window = await claimed(store, LEAF, 100)
+        await store.raise_fences([Mark("worker", "default", window.fence, window.worker)])
+        with pytest.raises(WindowLost, match="repair"):
+            await store.extend(window, window.end + 1)
 
     async def test_w3_a_lower_fence_a_lower_floor_or_a_missing_row_mean_the_same(self, backend: Backend) -> None:
         store = await backend.node()

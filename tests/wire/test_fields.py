@@ -1,5 +1,7 @@
 """Field values: lists and Accept."""
 
+import time
+
 import pytest
 
 from goloves.wire.fields import choose, members
@@ -55,3 +57,13 @@ def test_a_list_with_an_open_quote_ends_somehow(value: bytes) -> None:
 )
 def test_the_best_liked_offer_is_chosen(accept: bytes | None, expected: bytes | None) -> None:
     assert choose(accept, (JSON, TEXT)) == expected
+
+
+@pytest.mark.parametrize(
+    "value", [b'"\\' * 4000, b"a" * 8000 + b'"', b"a/b" + b" ;" * 4000 + b"\x00", b"a/b;q=0." * 1000]
+)
+def test_no_value_takes_time_out_of_proportion(value: bytes) -> None:
+    begun = time.process_time()
+    members(value)
+    choose(value, (JSON, TEXT))
+    assert time.process_time() - begun < 0.5, "some milliseconds are expected; going back and forth takes seconds"

@@ -1,6 +1,7 @@
 """The requests on a connection, without a connection."""
 
 import re
+import time
 from collections.abc import Iterable
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from conformance.http1.cases import CASES, Case
 from goloves.wire import http1
-from goloves.wire.http1 import Continue, Limits, Refusal, Request, Requests
+from goloves.wire.http1 import Continue, Limits, Refusal, Request, Requests, plain_head
 
 Event = Request | Refusal | Continue
 
@@ -46,8 +47,9 @@ def test_an_absolute_target_becomes_its_path() -> None:
     assert only(b"OPTIONS http://x HTTP/1.1\r\nHost: x\r\n\r\n") == Request(b"OPTIONS *")
 
 
-def test_an_accept_of_everything_is_as_good_as_none() -> None:
-    assert only(b"GET / HTTP/1.1\r\nHost: x\r\nACCEPT:  */* \r\n\r\n") == Request(b"GET /")
+def test_accept_is_told_without_the_white_space_around_it() -> None:
+    for line in (b"Accept: a/b, */*", b"ACCEPT:a/b, */*", b"accept: \t a/b, */* "):
+        assert only(b"GET / HTTP/1.1\r\nHost: x\r\n%b\r\n\r\n" % line) == Request(b"GET /", accept=b"a/b, */*")
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -68,7 +70,7 @@ def test_a_case_that_comes_byte_by_byte_is_the_same(case: Case) -> None:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_the_quick_way_and_the_general_way_agree(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     quick = events([case.raw])
-    monkeypatch.setattr(http1, "_PLAIN", re.compile(rb"(?!)"))
+    monkeypatch.setattr(http1, "plain_head", lambda _: re.compile(rb"(?!)"))
     assert events([case.raw]) == quick
 
 
@@ -114,11 +116,12 @@ def test_no_bytes_raise_and_no_cut_changes_what_comes_out(pieces: list[bytes], d
 @given(heads | noise)
 def test_the_quick_way_and_the_general_way_agree_on_anything(raw: bytes) -> None:
     quick = events([raw])
-    plain, http1._PLAIN = http1._PLAIN, re.compile(rb"(?!)")
-    try:
+    alone = plain_head(Limits().headers).fullmatch(raw)
+    if alone is not None:
+        assert quick == [Request(alone[1], accept=alone[3])]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(http1, "plain_head", lambda _: re.compile(rb"(?!)"))
         assert events([raw]) == quick
-    finally:
-        http1._PLAIN = plain
 
 
 @pytest.mark.parametrize(
@@ -175,3 +178,29 @@ def test_after_a_refusal_nothing_comes_and_nothing_is_kept() -> None:
     requests.receive(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
     assert requests.next() is None
     assert requests.waiting == 0
+
+
+FIELDS = [b"X: 1", b"Accept: a/b", b"Connection: keep-alive", b"Cookie: a", b"Etag: b", b"Accept-Encoding: c", b"Te: d"]
+ENDLESS = [
+    *(
+        b"GET / HTTP/1.1\r\n" + (field + b"\r\n") * 90 + b"Host: a\r\n" + end
+        for field in FIELDS
+        for end in (b"", b"\x00\r\n")
+    ),
+    *(b"GET / HTTP/1.1\r\n" + field + b"\r\n" + b"Host: a\r\n" * 90 + b"\r\n" for field in FIELDS),
+    b"GET / HTTP/1.1\r\nHost: " + b"a%41" * 2000 + b"\x00\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: a\r\nAccept: " + b"a " * 4000 + b"\x00\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: a\r\nConnection: " + b'"\\' * 4000 + b"\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: a\r\nConnection: " + b"a" * 8000 + b'"\r\n\r\n',
+    b"GET / HTTP/1.1\r\nHost: a\r\nX:" + b" \t" * 4000 + b"\x00\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1" + b";a" * 4000 + b"\x00\r\n",
+    b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1" + b' ; a="\\"' * 1000 + b"\x00\r\n",
+]
+
+
+@pytest.mark.parametrize("raw", ENDLESS, ids=range(len(ENDLESS)))
+def test_no_head_takes_time_out_of_proportion(raw: bytes) -> None:
+    begun = time.process_time()
+    events([raw])
+    events([raw + b"\r\n"])
+    assert time.process_time() - begun < 0.5, "some milliseconds are expected; going back and forth takes years"

@@ -7,8 +7,9 @@ Rules:
    calling `on_due`, and again only after a refill came or `take` found nothing.
 4. The step doubles when a refill becomes due sooner than `target` seconds after the one before, grows fourfold, and at
    least to what is wanted, when requests already wait for it, and halves when it lasted over twice the target. It never
-   falls below the tag's own step and never grows beyond the larger of that and `max_step`. (Leaf's policy; growth under
-   want is ours: it takes a tag of step 10 to 50,000 ids a second within a few refills.)
+   falls below the tag's own step (at least 1, whatever somebody wrote into its row) and never grows beyond the larger
+   of that and `max_step`. (Leaf's policy; growth under want is ours: it takes a tag of step 10 to 50,000 ids a second
+   within a few refills.)
 5. `clear` forgets all ranges; what was left of them is never issued.
 """
 
@@ -72,13 +73,16 @@ class SegmentBuffer:
 
     def take_range(self, size: int) -> range | None:
         """Give `size` consecutive numbers out of the current range, or None if it has not that many left."""
+        if self._next == self._end and self._ahead:
+            self._turn()
         start = self._next
         if self._end - start < size:
             return None
         self._next = start + size
         if self._next >= self._stop:
             self._stop = self._end
-            self._say_due()
+            if not self._ahead:
+                self._say_due()
         return range(start, start + size)
 
     def put(self, granted: Range) -> None:
@@ -144,5 +148,6 @@ class StepPolicy:
             elif lasted >= 2 * self._target:
                 step //= 2
         self._last = now
-        self.step = max(self.own, min(max(step, wanted), max(self.own, self._max_step)))
+        own = max(1, self.own)
+        self.step = max(own, min(max(step, wanted), max(own, self._max_step)))
         return self.step

@@ -8,7 +8,8 @@ Rules (SAFETY W1, W2, W5, W7, W8). Times are whole units since the space's epoch
    of its width), which keeps sharding by the low bits even; a `t` entered because the last was full starts it at 0.
 4. A full sequence moves `t` forward by one, ahead of the highest reading of the clock by at most `lead`.
 5. A reading of the clock more than `max_backward` below the highest one gives nothing: `ClockBackwards`. The highest
-   reading is a reading, not `t`: running ahead (rule 4) is no step back of the clock.
+   reading is a reading, not `t`: running ahead (rule 4) is no step back of the clock. It is noted when a unit is
+   entered, so while the generator runs ahead, a step back may be larger by the lead before it is noticed.
 6. `retire` gives the window back with its floor: the first unit not used. Nothing is issued from it afterwards.
 """
 
@@ -146,8 +147,6 @@ class SnowflakeGenerator:
             self.why = Why.CLOCK_BACKWARDS
             return False
         t = self._t
-        if now <= t and self._next < self._limit:
-            return True
         full = now <= t
         t = t + 1 if full else now
         if t - self._highest > self._lead:

@@ -41,10 +41,10 @@ class HttpLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     max_requests: int = 10_000_000
     """After this many requests a connection is closed with its next answer; looked at once a second. It only catches
     what never rests: `max_age` comes first for everyone else."""
-    max_connections: int = 16_384
-    """Connections at once; the next one gets 503 and is closed. Each takes about 3 KB and a file descriptor. Where the
+    max_connections: int = 32_768
+    """Connections at once; the next one gets 503 and is closed. Each takes about 2 KB and a file descriptor. Where the
     process may not open as many files, connections wait in the kernel instead."""
-    max_connections_per_address: int = 8192
+    max_connections_per_address: int = 16_384
     """Connections at once from one address; the next one gets 429 and is closed. Half of all, so that one address alone
     can't lock out the rest; a proxy in front is one address. Unix sockets are not counted."""
     max_unread: int = 67_108_864

@@ -12,6 +12,7 @@ The stages of a stop, in order:
 
 import asyncio
 import gc
+import resource
 import socket
 from collections.abc import Callable, Iterable, Mapping
 
@@ -156,6 +157,9 @@ class Node:
 
 async def run_node(node: Node, stop: asyncio.Event, started: Callable[[], None] = lambda: None) -> None:
     """Serve until `stop` is set, then drain; `started` is called once the listeners accept."""
+    # Each connection is an open file, and the soft limit is 1,024 on most systems for programs that use select().
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     try:
         await node.start()
         started()

@@ -4,7 +4,8 @@ Rules:
 1. At most `limit` calls are under way at once; more wait in line.
 2. A call that fails because the store is away closes the gate. While it is closed, one call at a time goes through as a
    probe, not before a random part of a delay that doubles with each failure, from 50 ms to 1 s.
-3. The first call that succeeds opens the gate; who waits goes on. So ids come back within about a second of the store.
+3. The first call that the store answers, be it with a refusal, opens the gate; who waits goes on. So ids come back
+   within about a second of the store.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ from typing import TypeVar
 
 import structlog
 
-from goloves.errors import StoreUnavailable, UnknownOutcome
+from goloves.errors import GolovesError, StoreUnavailable, UnknownOutcome
 
 T = TypeVar("T")
 
@@ -48,23 +49,22 @@ class Gate:
 
     async def call(self, make: Callable[[], Awaitable[T]]) -> T:
         """Wait for the way to be free, then make the call; whatever it raises is raised."""
-        while self.error is not None:
-            if self._probing:
+        while True:
+            if self.error is None:
+                async with self._places:
+                    if self.error is None:  # it may have closed while this call stood in line
+                        return await self._attempt(make)
+            elif self._probing:
                 await self._changed.wait()
-                continue
-            loop = asyncio.get_running_loop()
-            delay = self.retry_at - loop.time()
-            if delay > 0:
+            elif (delay := self.retry_at - asyncio.get_running_loop().time()) > 0:
                 await asyncio.sleep(delay)
-                continue
-            self._probing = True
-            try:
-                return await self._attempt(make)
-            finally:
-                self._probing = False
-                self._wake()
-        async with self._places:
-            return await self._attempt(make)
+            else:
+                self._probing = True
+                try:
+                    return await self._attempt(make)
+                finally:
+                    self._probing = False
+                    self._wake()
 
     async def call_now(self, make: Callable[[], Awaitable[T]]) -> T:
         """Like `call`, but while the gate is closed and no probe is due, raise at once why."""
@@ -78,12 +78,18 @@ class Gate:
         except (StoreUnavailable, UnknownOutcome) as error:
             self._close(error)
             raise
+        except GolovesError:
+            self._open()
+            raise
+        self._open()
+        return result
+
+    def _open(self) -> None:
         if self.error is not None:
             self.error = None
             self._failures = 0
             log.info("the store answers again", store=self.name)
             self._wake()
-        return result
 
     def _close(self, error: StoreUnavailable | UnknownOutcome) -> None:
         now = asyncio.get_running_loop().time()

@@ -33,7 +33,6 @@ from goloves.errors import (
     InvalidCount,
     NoRange,
     ShuttingDown,
-    StoreRefused,
     StoreUnavailable,
     StoreWentBackwards,
     TooManyWaiting,
@@ -50,7 +49,8 @@ from goloves.service.tags import Refills, TagSource
 from goloves.stores.base import NewTag, SegmentStore, Tag, WorkerStore
 
 UNKNOWN_KEPT = 10_000
-"""Names remembered as unknown: about 2 MB. A flood of made-up names pushes out older ones, which are looked up anew."""
+"""Names remembered as unknown: 6 MB if they are the longest. A flood of made-up names pushes out older ones, which are
+looked up anew."""
 
 UNKNOWN_LASTS = 5.0
 """Seconds for which a name stays unknown without asking again; a tag made by SQL is seen after this at the latest."""
@@ -74,6 +74,8 @@ SUGGESTIONS_PER_SECOND = 5
 """How often an unknown name is compared with the names that exist; a flood of unknown names gets plain answers."""
 
 STOPPING = "this node is stopping; ask another one"
+
+FORKED = "ids belong to the process that started the service, not to its forked child: start one here"
 
 log = structlog.get_logger("goloves.service")
 
@@ -127,7 +129,7 @@ class IdService:
         self._window_gate = Gate("windows", limit=STORE_CALLS_AT_ONCE, rng=self._rng)
         self._steady = SteadyClock(self._clock.wall_ns(), self._clock.monotonic_ns())
         self._refills = Refills(
-            segments, self._segment_gate, self._config, self.counters, self._spawn, self._drop, self._halt
+            segments, self._segment_gate, self._config, self.counters, self._spawn, self._drop, self._segments_halted
         )
         self._keeping = Keeping(
             workers,
@@ -139,7 +141,7 @@ class IdService:
             self._rng,
             nonce,
             owner or f"{socket.gethostname()} pid {self._pid}",
-            self._halt,
+            self._windows_halted,
         )
         _services.add(self)
 
@@ -163,7 +165,7 @@ class IdService:
 
     async def close(self, timeout: float = 2.0) -> None:
         """Stop: nothing is issued any more, windows are released within `timeout` seconds if the store answers."""
-        if self._stopping:
+        if self._stopping or os.getpid() != self._pid:
             return
         self._stopping = True
         stopping = ShuttingDown(STOPPING)
@@ -172,13 +174,12 @@ class IdService:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._fail_lookups(list(self._lookups), stopping)
         try:
             async with asyncio.timeout(timeout):
-                await asyncio.gather(*(source.stop() for source in self.spaces.values()))
+                await asyncio.gather(*(source.stop(stopping) for source in self.spaces.values()))
         except TimeoutError:
             log.info("the store did not take the windows back in time: their worker ids rest until the windows end")
-        for future in self._lookups.values():
-            future.cancel()
         await self._segments.close()
         await self._workers.close()
         _services.discard(self)
@@ -231,14 +232,20 @@ class IdService:
             return Range(tag, span.start, span.stop)
         if self._ranges_under_way >= RANGES_AT_ONCE:
             raise TooManyWaiting(f"{RANGES_AT_ONCE} requests for ranges are under way already; try again")
-        task = self._spawn(self._allocate_range(source, size))
-        try:
-            async with asyncio.timeout_at(deadline):
-                return await asyncio.shield(task)
-        except TimeoutError:
+        self._ranges_under_way += 1
+        task: asyncio.Task[Range] = self._spawn(source.allocate(size))
+        task.add_done_callback(self._range_ended)
+        await asyncio.wait([task], timeout=deadline - asyncio.get_running_loop().time())
+        self._check_alive()
+        if not task.done():
             self.counters.deadlines_missed += 1
             self.counters.ranges_burned += 1
-            raise NoRange(f"no range of the tag {tag!r} came in time; try again") from None
+            raise NoRange(f"no range of the tag {tag!r} came in time; try again")
+        try:
+            return task.result()
+        except UnknownOutcome:
+            self.counters.ranges_burned += 1
+            raise
 
     async def snowflake_ids(self, space: str, count: int, *, timeout: float | None = None) -> list[range]:
         """Give `count` ids of a space as spans in order; `timeout` seconds, the configured deadline if None."""
@@ -257,9 +264,7 @@ class IdService:
 
     def _check_alive(self) -> None:
         if os.getpid() != self._pid:
-            raise Unavailable(
-                "ids belong to the process that started the service, not to its forked child: start one here"
-            )
+            raise Unavailable(FORKED)
         if self._stopping:
             raise ShuttingDown(STOPPING)
 
@@ -274,6 +279,9 @@ class IdService:
         """Pick a tag up from the store at its first use."""
         check_name(name, "tag")
         loop = asyncio.get_running_loop()
+        if self._open_error is not None and not self._segments_open:
+            # Asking would push the next attempt to open the store further away, with each request anew.
+            raise StoreUnavailable(f"the store can't be used: {self._open_error.message}")
         known = self._unknown.get(name)
         if known is not None:
             if loop.time() < known[0]:
@@ -296,6 +304,7 @@ class IdService:
             raise NoRange(f"the tag {name!r} could not be looked up: {why}; try again") from None
         if tag is None:
             raise UnknownTag(await self._remember_unknown(name, deadline))
+        self._check_alive()
         return self._use(tag)
 
     def _use(self, tag: Tag) -> TagSource:
@@ -310,31 +319,38 @@ class IdService:
             while self._lookups:
                 names = list(self._lookups)[:NAMES_PER_QUERY]
                 try:
-                    found = await self._segment_gate.call_now(lambda names=names: self._read(names))  # type: ignore[misc]
+                    found = await self._segment_gate.call_now(lambda names=names: self._segments.read_tags(names))  # type: ignore[misc]
                 except GolovesError as error:
-                    for name in names:
-                        future = self._lookups.pop(name)
-                        if not future.done():
-                            future.set_exception(error)
-                            future.exception()  # nobody may wait for it any more
-                else:
-                    for name in names:
-                        future = self._lookups.pop(name)
-                        if not future.done():
-                            future.set_result(found.get(name))
+                    self._fail_lookups(names, error)
+                    if isinstance(error, StoreWentBackwards):
+                        self.counters.store_went_backwards += 1
+                        self._segments_halted(error)
+                    continue
+                for name in names:
+                    if name in found or not self._config.auto_create:
+                        self._lookups.pop(name).set_result(found.get(name))
+                for name in names:
+                    if name in self._lookups:
+                        await self._create(name)
         finally:
             self._looking = None
 
-    async def _read(self, names: list[str]) -> dict[str, Tag]:
-        found = await self._segments.read_tags(names)
-        if self._config.auto_create:
-            for name in names:
-                if name not in found:
-                    try:
-                        found[name] = await self._segments.ensure_tag(NewTag(name, self._config.default_step))
-                    except UnknownTag:
-                        continue
-        return found
+    async def _create(self, name: str) -> None:
+        new = NewTag(name, self._config.default_step)
+        try:
+            tag = await self._segment_gate.call_now(lambda: self._segments.ensure_tag(new))
+        except UnknownTag:  # a tombstone
+            self._lookups.pop(name).set_result(None)
+        except GolovesError as error:
+            self._fail_lookups([name], error)
+        else:
+            self._lookups.pop(name).set_result(tag)
+
+    def _fail_lookups(self, names: list[str], error: GolovesError) -> None:
+        for name in names:
+            future = self._lookups.pop(name)
+            future.set_exception(error)
+            future.exception()  # nobody may wait for it any more
 
     async def _remember_unknown(self, name: str, deadline: float) -> str:
         self.counters.unknown_names += 1
@@ -367,12 +383,20 @@ class IdService:
             for listener in self._drop_listeners:
                 listener()
 
-    def _halt(self, error: StoreWentBackwards) -> None:
-        """Drop all grants: the store is halted as a whole (R6)."""
-        for tag in self.tags.values():
-            tag.refuse(error)
-        for space in self.spaces.values():
-            space.drop()
+    def _halt(self, error: StoreWentBackwards, store: SegmentStore | WorkerStore) -> None:
+        """Drop all grants of a store that is halted as a whole (R6), and none of another store."""
+        if self._segments_open and self._segments.identity == store.identity:
+            for tag in self.tags.values():
+                tag.refuse(error)
+        if self._windows_open.is_set() and self._workers.identity == store.identity:
+            for space in self.spaces.values():
+                space.drop()
+
+    def _segments_halted(self, error: StoreWentBackwards) -> None:
+        self._halt(error, self._segments)
+
+    def _windows_halted(self, error: StoreWentBackwards) -> None:
+        self._halt(error, self._workers)
 
     # --- tasks ---
 
@@ -392,24 +416,30 @@ class IdService:
 
     async def _open_stores(self) -> None:
         """Open what is not open yet. Raises StoreRefused, StoreUnavailable, UnknownOutcome."""
+        away: StoreUnavailable | UnknownOutcome | None = None
         if not self._segments_open:
-            await self._segment_gate.call_now(self._segments.open)
-            self._segments_open = True
+            try:
+                await self._segment_gate.call_now(self._segments.open)
+                self._segments_open = True
+            except (StoreUnavailable, UnknownOutcome) as error:
+                away = error
         if not self._windows_open.is_set():
             await self._window_gate.call_now(self._workers.open)
             self._windows_open.set()
+        if away is not None:
+            raise away
         self._open_error = None
 
     async def _open_when_back(self) -> None:
         """Open a store that was away at start, as soon as it is back; one that must not be used is looked at again."""
         said_at = float("-inf")
-        while not self._windows_open.is_set():
+        while self._open_error is not None:
             await asyncio.sleep(self._rng.uniform(0.2, 0.4))
             try:
                 await self._open_stores()
             except (StoreUnavailable, UnknownOutcome) as error:
                 self._open_error = error
-            except StoreRefused as error:
+            except GolovesError as error:
                 self._open_error = error
                 now = asyncio.get_running_loop().time()
                 if now - said_at >= QUIET:
@@ -420,21 +450,8 @@ class IdService:
         await self._windows_open.wait()
         await source.keep()
 
-    async def _allocate_range(self, source: TagSource, size: int) -> Range:
-        self._ranges_under_way += 1
-        try:
-            return await self._segment_gate.call_now(lambda: self._segments.allocate(source.name, size, exact=True))
-        except UnknownTag:
-            self._drop(source)
-            raise
-        except StoreWentBackwards as error:
-            self.counters.store_went_backwards += 1
-            source.refuse(error)
-            if error.whole_store:
-                self._halt(error)
-            raise
-        finally:
-            self._ranges_under_way -= 1
+    def _range_ended(self, _task: asyncio.Task[Any]) -> None:
+        self._ranges_under_way -= 1
 
     async def _refresh(self) -> None:
         """Read the tags in use again, every `refresh` seconds."""
@@ -447,7 +464,7 @@ class IdService:
                     found = await self._segment_gate.call(lambda part=part: self._segments.read_tags(part))  # type: ignore[misc]
                 except StoreWentBackwards as error:
                     self.counters.store_went_backwards += 1
-                    self._halt(error)
+                    self._segments_halted(error)
                     break
                 except GolovesError:
                     break  # the gate says that the store is away; the next round reads again
@@ -470,7 +487,7 @@ class IdService:
                 log.warning("the system's clock jumped: held off until it is confirmed", seconds=jump / 1e9)
             self._jump = jump
             now = asyncio.get_running_loop().time()
-            if jump and now - self._judged_at >= 1.0:
+            if jump and now - self._judged_at >= 1.0 and self._windows_open.is_set():
                 self._judged_at = now
                 try:
                     store_ms = await self._window_gate.call_now(self._workers.clock)
@@ -483,10 +500,11 @@ class IdService:
                     log.warning("the store's clock confirms the jump: followed", seconds=jump / 1e9)
 
     def _forked(self) -> None:
-        for tag in self.tags.values():
-            tag.retire(Unavailable("the grants of this tag belong to the parent process"))
+        error = Unavailable(FORKED)
         for space in self.spaces.values():
-            space.forget()
+            space.forget(error)
+        for tag in self.tags.values():
+            tag.forget(error)
         self.tags.clear()
 
 

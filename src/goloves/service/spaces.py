@@ -7,6 +7,8 @@ Rules:
 3. A window is released only after the generator gave it up (W5), and is never claimed or extended with a clock that is
    ahead of the store's by more than `max_forward` (W8).
 4. A lost window goes on until the end that it has; meanwhile another worker id is claimed (rule 2 of the one idea).
+5. A halt drops the window that is held and the claim that is under way: what was asked for before is not adopted (R6).
+6. In the child of a fork nothing is issued, claimed, extended or released: window and connection are the parent's (P2).
 """
 
 import asyncio
@@ -107,7 +109,9 @@ class SpaceSource:
         self._wake = asyncio.Event()
         self._abandon = False
         self._lost = False
-        self._stopped = False
+        self._drops = 0
+        self._ended: GolovesError | None = None
+        """Why nothing comes from here any more."""
         self._waiting = 0
         self._news = asyncio.Event()
         self._warned_at = float("-inf")
@@ -135,7 +139,7 @@ class SpaceSource:
     async def ids(self, count: int, timeout: float) -> list[range]:
         """Give `count` ids as spans, within `timeout` seconds.
 
-        Raises NoWindow, ClockBackwards, OverLayoutRate, TimeUsedUp, StoreWentBackwards, TooManyWaiting.
+        Raises NoWindow, ClockBackwards, OverLayoutRate, TimeUsedUp, StoreWentBackwards, TooManyWaiting, ShuttingDown.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
@@ -146,10 +150,12 @@ class SpaceSource:
             count -= sum(map(len, new))
             if not count:
                 return spans
+            if self._ended is not None:
+                raise self._ended.with_traceback(None)
             if self._waiting >= MAX_WAITING:
                 raise TooManyWaiting(f"{MAX_WAITING} requests wait for the space {self.name!r}; send fewer at once")
             left = deadline - loop.time()
-            if left <= 0 or self._stopped:
+            if left <= 0:
                 self._shared.counters.deadlines_missed += 1
                 raise self._refusal()
             why = self._generator.why
@@ -157,6 +163,8 @@ class SpaceSource:
                 raise self._refusal()
             if why is Why.CLOCK_BACKWARDS:
                 self._give_up_worker()
+            elif why is Why.WINDOW_ENDED and self.trouble is None:
+                self._wake.set()  # a jump of the clock that was followed leapt over the end while the keeper slept
             self._waiting += 1
             try:
                 if why is Why.OVER_RATE:
@@ -169,9 +177,10 @@ class SpaceSource:
     async def keep(self) -> None:
         """Hold a window until `stop`: claim, extend, claim another."""
         await self._register()
-        while not self._stopped:
+        while self._ended is None:
             try:
                 if self._abandon:
+                    self._abandon = False
                     await self._release()
                 if self.window is None or self._lost or self._now() >= self.window.end:
                     await self._claim()
@@ -183,27 +192,29 @@ class SpaceSource:
                 self._refused(error)
                 await self._sleep(RETRY * self._shared.rng.uniform(0.67, 1.33))
             else:
-                self._abandon = False
                 self.trouble = None
                 self._tell()
                 await self._sleep(self._pause * self._shared.rng.uniform(0.8, 1.0))
 
-    async def stop(self) -> None:
-        """Give up the window: nothing is issued any more, then it is released. The keeper must have ended."""
-        self._stopped = True
-        self._wake.set()
+    async def stop(self, error: GolovesError) -> None:
+        """Give up the window: nothing is issued any more, then it is released. The keeper must have ended.
+
+        Who waits, or asks later, gets this error.
+        """
+        self._ended = error
         self._tell()
         await self._release()
 
     def drop(self) -> None:
         """Forget the window without releasing it, because the store is halted; the keeper goes on trying."""
-        self._generator.retire()
+        self._drops += 1
         self._lost = False
-        self._wake.set()
+        if self._generator.retire() is not None:  # else the keeper tries already, and spaces would wake one another
+            self._wake.set()
 
-    def forget(self) -> None:
-        """Forget the window without a word: for the child of a fork, which owns nothing (P2)."""
-        self._stopped = True
+    def forget(self, error: GolovesError) -> None:
+        """Forget the window without a word, and answer with this error: for the child of a fork (P2)."""
+        self._ended = error
         self._generator.retire()
 
     def _now(self) -> int:
@@ -219,8 +230,8 @@ class SpaceSource:
         if why is Why.NOT_YET and window is not None:
             wait = max(1.0, (self.layout.unix_ms(window.start) - self.layout.unix_ms(self._now())) / 1000)
             return NoWindow(
-                f"the window of the space {self.name!r} begins in {wait:.0f} s: the store was repaired, or the clock of "
-                "this node is behind",
+                f"the window of the space {self.name!r} begins in {wait:.0f} s: the store was repaired, or the clock"
+                " of this node is behind",
                 retry_after=wait,
             )
         trouble = self.trouble
@@ -232,7 +243,11 @@ class SpaceSource:
                 f"the clock of this node stepped back by more than {self._shared.config.max_backward:g} s, and the "
                 f"space {self.name!r} has no other worker id yet{because}; try again"
             )
-        return NoWindow(f"this node has no window of the space {self.name!r} now{because}; try again")
+        retry_after = trouble.retry_after if trouble is not None else None
+        return NoWindow(
+            f"this node has no window of the space {self.name!r} now{because}; try again",
+            retry_after=retry_after or 1.0,
+        )
 
     def _refused(self, error: GolovesError) -> None:
         self.trouble = error
@@ -257,7 +272,7 @@ class SpaceSource:
 
     async def _register(self) -> None:
         shared = self._shared
-        while not self._stopped:
+        while self._ended is None:
             try:
                 await shared.gate.call(lambda: shared.store.open_space(self._space))
             except (StoreUnavailable, UnknownOutcome) as error:
@@ -274,6 +289,7 @@ class SpaceSource:
         nonce = shared.nonce()
         now = self.layout.units(self.layout.unix_ms(self._now()))
         claim = Claim(self._space, now, self._length, nonce, shared.owner, shared.rng, self._workers)
+        drops = self._drops
         try:
             window = await shared.gate.call(lambda: shared.store.claim(claim))
         except UnknownOutcome:
@@ -285,10 +301,11 @@ class SpaceSource:
         except NoWorkerFree as error:
             wait = (self.layout.unix_ms(error.lowest_floor) - self.layout.unix_ms(self._now())) / 1000
             wait = max(1.0, wait)
-            raise NoWindow(f"{error.message}; the first becomes free in {wait:.0f} s", retry_after=wait) from error
-        if self._stopped:
-            await shared.gate.call(lambda: shared.store.release(window, window.start))
+            raise NoWindow(error.message, retry_after=wait) from error
+        if self._ended is not None:
             return
+        if self._drops != drops:
+            raise NoWindow(f"the store was halted while a worker id of the space {self.name!r} was claimed; try again")
         shared.counters.windows_claimed += 1
         self._lost = False
         self._generator.adopt(window)
@@ -298,7 +315,7 @@ class SpaceSource:
     async def _find(self, nonce: str) -> Window | None:
         """Read back a claim whose outcome is unknown, however long the store is away (W4)."""
         shared = self._shared
-        while not self._stopped:
+        while self._ended is None:
             try:
                 return await shared.gate.call(lambda: shared.store.find_window(self.name, nonce))
             except (StoreUnavailable, UnknownOutcome) as error:

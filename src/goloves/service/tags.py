@@ -5,6 +5,7 @@ Rules:
 2. Who finds the buffer empty waits in line; a refill serves the line in order before anybody else.
 3. Waiting ends at the request's deadline, at once if no refill can come before it.
 4. A range whose outcome is unknown is never used: only what `allocate` returned goes into the buffer (R3).
+5. A halt drops what is held and what is under way: a range that was asked for before is burned when it comes (R6).
 """
 
 import asyncio
@@ -69,6 +70,7 @@ class TagSource:
 
     __slots__ = (
         "_buffer",
+        "_halts",
         "_line",
         "_policy",
         "_refill",
@@ -91,6 +93,7 @@ class TagSource:
         self._line: deque[_Waiter] | None = None
         self._refused: GolovesError | None = None
         self._refused_until = 0.0
+        self._halts = 0
         self.take: Callable[[], int | None] = self._buffer.take
 
     @property
@@ -123,6 +126,23 @@ class TagSource:
         """Give `size` consecutive numbers if the current range holds them."""
         return self._buffer.take_range(size)
 
+    async def allocate(self, size: int) -> Range:
+        """Allocate a range of just `size` numbers, for a caller who keeps it. Raises what the store raises."""
+        shared = self._shared
+        halts = self._halts
+        try:
+            granted = await shared.gate.call_now(lambda: shared.store.allocate(self.name, size, exact=True))
+        except UnknownTag:
+            shared.gone(self)
+            raise
+        except StoreWentBackwards as error:
+            self._went_backwards(error)
+            raise
+        if self._halts != halts:
+            shared.counters.ranges_burned += 1
+            raise NoRange(f"the tag {self.name!r} was halted while a range was allocated; try again")
+        return granted
+
     def read(self, tag: Tag) -> None:
         """Take over what the store says about the tag now."""
         self._policy.own = tag.step
@@ -131,16 +151,19 @@ class TagSource:
 
     def refuse(self, error: GolovesError) -> None:
         """Forget all ranges and answer with this error for a while."""
+        self._halts += 1
         self._buffer.clear()
-        self._refused = error
-        self._refused_until = asyncio.get_running_loop().time() + REFUSAL_LASTS
-        self._fail_line(error)
+        self._refuse_when_empty(error)
 
     def retire(self, error: GolovesError) -> None:
         """Drop the tag: forget all ranges, end the line with this error, give nothing from now on."""
+        self.forget(error)
+        self._fail_line(error)
+
+    def forget(self, error: GolovesError) -> None:
+        """Forget all ranges and wake nobody: in the child of a fork, whoever waits is the parent's (P2)."""
         self._retired = error
         self._buffer.clear()
-        self._fail_line(error)
 
     async def _wait(self, waiter: _Waiter, timeout: float) -> list[range]:
         shared = self._shared
@@ -165,9 +188,12 @@ class TagSource:
         self._line.append(waiter)
         timer = loop.call_later(timeout, self._expire, waiter, timeout)
         try:
-            return await waiter.done
+            spans = await waiter.done
         finally:
             timer.cancel()
+        if self._retired is not None:
+            raise self._retired.with_traceback(None)
+        return spans
 
     def _expire(self, waiter: _Waiter, timeout: float) -> None:
         if not waiter.done.done():
@@ -177,7 +203,8 @@ class TagSource:
     def _late(self, timeout: float) -> NoRange:
         error = self._shared.gate.error
         why = f"the store is away ({error.message})" if error else "no refill came"
-        return NoRange(f"the tag {self.name!r} has no number left and {why} within {timeout:g} s; try again")
+        within = f"{round(max(0.0, timeout), 2):g}"
+        return NoRange(f"the tag {self.name!r} has no number left and {why} within {within} s; try again")
 
     def _start_refill(self) -> None:
         if self._refill is not None or self._retired is not None:
@@ -198,13 +225,17 @@ class TagSource:
         try:
             while self._retired is None:
                 size = self._policy.next(asyncio.get_running_loop().time(), wanted=self._wanted())
+                halts = self._halts
                 granted = await self._allocate(size)
                 if granted is None or self._retired is not None:
                     return
-                shared.counters.refills += 1
-                self._refused = None
-                self._buffer.put(granted)
-                self._serve_line()
+                if self._halts != halts:
+                    shared.counters.ranges_burned += 1
+                else:
+                    shared.counters.refills += 1
+                    self._refused = None
+                    self._buffer.put(granted)
+                    self._serve_line()
                 if not self._line and not self._buffer.due:
                     return
         finally:
@@ -228,14 +259,17 @@ class TagSource:
                 if self._refused is None:
                     log.error("no more ids of this tag", tag=self.name, code=error.code, reason=error.message)
                 if isinstance(error, StoreWentBackwards):
-                    shared.counters.store_went_backwards += 1
-                    self.refuse(error)
-                    if error.whole_store:
-                        shared.halted(error)
+                    self._went_backwards(error)
                 else:
                     self._refuse_when_empty(error)
                 return None
         return None
+
+    def _went_backwards(self, error: StoreWentBackwards) -> None:
+        self._shared.counters.store_went_backwards += 1
+        self.refuse(error)
+        if error.whole_store:
+            self._shared.halted(error)
 
     def _refuse_when_empty(self, error: GolovesError) -> None:
         """Answer with this error once the ranges that are held are used: they were granted, and stay good."""

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from goloves.errors import StoreRefused
 from goloves.stores import schema
-from goloves.stores.dialects import Dialect
+from goloves.stores.dialects import Dialect, Verdict
 
 LOOKED_AT = 10_000
 """Rows of `leaf_alloc` whose numbers are looked at when a store is opened: a second's worth for no database, and most
@@ -76,8 +76,6 @@ def look(connection: Connection, dialect: Dialect) -> Facts:
     if not has_leaf:
         raise StoreRefused(f"{where} lacks the table leaf_alloc; restore it from a backup, then run: goloves repair")
     binary = _check_leaf(inspector, dialect)
-    _check_numbers(connection, where)
-    _check_rights(connection, dialect, migrated=has_version)
     if not has_version:
         return Facts(migrated=False, binary_names=binary)
     row = connection.execute(select(schema.meta.c.uuid, schema.meta.c.machine)).one_or_none()
@@ -86,6 +84,15 @@ def look(connection: Connection, dialect: Dialect) -> Facts:
             f"{where} lost the row of goloves_meta; restore the table from a backup, then run: goloves repair"
         )
     return Facts(migrated=True, binary_names=binary, uuid=row.uuid, machine=row.machine)
+
+
+def try_out(connection: Connection, dialect: Dialect, *, migrated: bool) -> None:
+    """Try whether the store may be written, and look at its numbers; raises StoreRefused.
+
+    In a transaction that writes, so that SQLite waits for other writers.
+    """
+    _check_rights(connection, dialect, migrated=migrated)
+    _check_numbers(connection, dialect.url.address)
 
 
 def _check_writable(connection: Connection, dialect: Dialect) -> None:
@@ -186,8 +193,8 @@ def _check_rights(connection: Connection, dialect: Dialect, *, migrated: bool) -
         try:
             connection.execute(table.update().where(text("1 = 0")).values({column.name: column}))
         except DBAPIError as error:
-            if error.connection_invalidated:
-                raise
+            if dialect.verdict(error, committing=False) is not Verdict.FAILED:
+                raise  # another node writes at this moment, or the connection is gone: no word about rights
             raise StoreRefused(
                 f"{dialect.url.address} does not let us write {table.name} ({dialect.words(error)}); grant SELECT,"
                 " INSERT, UPDATE and DELETE on its tables"

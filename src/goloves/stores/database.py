@@ -85,6 +85,7 @@ class Database:
         self._idle: list[_Link] = []
         self._dying: set[asyncio.Future[Any]] = set()
         self._closed = False
+        self._on_connect: Callable[[Connection], None] | None = None
         self.before_commit: Callable[[], None] = lambda: None
         """Looks once more, before each COMMIT, whether this is still the store that was opened; raises if it is not
         (R8)."""
@@ -129,6 +130,11 @@ class Database:
     def reopen(self) -> None:
         """Allow connections again after `close`."""
         self._closed = False
+
+    def watch(self, look: Callable[[Connection], None] | None) -> None:
+        """Have each new connection looked at before it is used; `look` may run transactions on it (R7)."""
+        self._on_connect = look
+        self._cut_idle()
 
     # --- transactions ---
 
@@ -252,6 +258,8 @@ class Database:
     def _prepare(self, connection: Connection) -> None:
         self.dialect.prepare(connection, allow_lost_commits=self._allow_lost_commits)
         connection.rollback()
+        if self._on_connect is not None:
+            self._on_connect(connection)
 
     def _give(self, link: _Link) -> None:
         if self._closed or link.connection.invalidated:

@@ -13,6 +13,7 @@ Once COMMIT was sent, only the few codes of `commit_aborts` say that nothing hap
 import enum
 import importlib
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import quote
@@ -38,6 +39,15 @@ from sqlalchemy.exc import DBAPIError
 from goloves.errors import ConfigError, StoreRefused
 from goloves.stores import schema
 from goloves.stores.urls import StoreUrl
+
+
+@dataclass(frozen=True)
+class Server:
+    """Which server a connection leads to (R7)."""
+
+    name: str
+    position: int
+    """How far its log is on disk; 0 where it doesn't tell. Grows for as long as nobody sets the server back."""
 
 
 class Verdict(enum.Enum):
@@ -181,6 +191,10 @@ class Dialect:
         """Give the clock, ms since 1970, and not the transaction's start (W8)."""
         raise NotImplementedError
 
+    def server(self, connection: Connection) -> Server | None:
+        """Say which server this is; None where there is none (R7)."""
+        return None
+
     own_clock: ClassVar[bool] = True
     """Whether that clock is another than the node's."""
 
@@ -300,6 +314,7 @@ class MySql(Dialect):
         "1044": "grant this user its database: GRANT ALL ON database.* TO user",
         "1049": "create the database, or name another one in the store URL",
         "1130": "let this host in: the user's host part does not match it",
+        "1142": "grant this user SELECT, INSERT, UPDATE and DELETE on its tables",
         "1251": "upgrade the account's authentication plugin",
     }
 
@@ -374,6 +389,17 @@ class MySql(Dialect):
         return literal_column(
             "TIMESTAMPDIFF(MICROSECOND, '1970-01-01 00:00:00', UTC_TIMESTAMP(3)) DIV 1000", BigInteger
         )
+
+    def server(self, connection: Connection) -> Server | None:
+        """Give the server's uuid, or MariaDB's server id: its server_uid changes with the network card."""
+        names = "('server_uuid', 'server_id')"
+        rows = connection.exec_driver_sql(f"SHOW GLOBAL VARIABLES WHERE Variable_name IN {names}")
+        variables = {row[0]: row[1] for row in rows}
+        # On disk, not written: what was only written may be gone after a crash without anything being set back.
+        names = "('Innodb_lsn_flushed', 'Innodb_redo_log_flushed_to_disk_lsn')"
+        positions = connection.exec_driver_sql(f"SHOW GLOBAL STATUS WHERE Variable_name IN {names}").all()
+        name = variables.get("server_uuid") or variables["server_id"]
+        return Server(str(name), max((int(row[1]) for row in positions), default=0))
 
     def lock_migration(self, connection: Connection) -> None:
         """Take a lock of the session: each DDL statement commits."""
@@ -453,6 +479,14 @@ class Postgres(Dialect):
     def clock_ms(self) -> ColumnElement[int]:
         """Give the server's clock."""
         return literal_column("CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)", BigInteger)
+
+    def server(self, connection: Connection) -> Server | None:
+        """Give system identifier and timeline, which a promotion changes, and the end of the log on disk."""
+        row = connection.exec_driver_sql(
+            "SELECT system_identifier, substr(pg_walfile_name(pg_current_wal_flush_lsn()), 1, 8),"
+            " CAST(pg_current_wal_flush_lsn() - '0/0' AS BIGINT) FROM pg_control_system()"
+        ).one()
+        return Server(f"{row[0]}/{row[1]}", int(row[2]))
 
     def lock_migration(self, connection: Connection) -> None:
         """Take a lock that ends with the transaction: DDL is part of it."""

@@ -261,15 +261,21 @@ class SegmentGuard(_Guard[SegmentStore]):
         return granted
 
     async def read_tags(self, names: Iterable[str]) -> dict[str, Tag]:
-        """Read tags, and raise their marks; a tag that lies below its mark halts the store."""
+        """Read tags, and raise their marks; a store that remembers less than this node halts.
+
+        What the store granted counts, not `max_id` itself: a number that an operator lowered is the tag's own matter (R4).
+        """
         identity = self._store.identity
         before = {name: self._marks.tag(identity, name) for name in names}
         found = await self._store.read_tags(before)
         for name, tag in found.items():
-            if tag.max_id < before[name]:
-                raise await self._halted(f"max_id {tag.max_id} of the tag {name!r} lies below {before[name]}")
+            granted = tag.max_id if tag.mark is None else tag.mark
+            if granted < before[name]:
+                raise await self._halted(
+                    f"the store granted numbers of the tag {name!r} up to {granted}, below {before[name]}"
+                )
             if before[name] >= 0:
-                self._marks.rise(identity, Mark("tag", name, tag.max_id))
+                self._marks.rise(identity, Mark("tag", name, granted))
         return found
 
     async def list_tags(self, *, prefix: str = "", after: str = "", most: int = 100) -> list[Tag]:
@@ -321,6 +327,9 @@ class WorkerGuard(_Guard[WorkerStore]):
         try:
             return await self._store.extend(window, end)
         except StoreWentBackwards as error:
+            if error.whole_store:
+                await self._report(error)
+                raise
             raise await self._halted(error.message) from error
 
     async def release(self, window: Window, floor: int) -> None:

@@ -93,8 +93,9 @@ class SqlRepair(SqlSegments):
             key = {"node": node, "kind": given.kind, "name": given.name, "worker": given.worker}
             same = [table.c[name] == value for name, value in key.items()]
             raised = self._dialect.greatest(table.c.value, given.value)
-            if connection.execute(update(table).where(*same).values(value=raised)).rowcount == 0:
-                connection.execute(insert(table).values(**key, value=given.value))
+            # Both guards of a node may write at once: an insert that minds what is there, then the update.
+            connection.execute(self._dialect.insert_missing(table).values(**key, value=given.value))
+            connection.execute(update(table).where(*same).values(value=raised))
 
     def _read_marks(self, connection: Connection) -> dict[str, list[Mark]]:
         found: dict[str, list[Mark]] = {}

@@ -60,6 +60,14 @@ def tag_exists(tag: str) -> TagExists:
     return TagExists(f"there is a tag {tag!r} already; change it with: goloves tag set {_shell(tag)}")
 
 
+def tag_alike(tag: str, other: str) -> TagExists:
+    """Say that a table whose collation is not binary can't hold both names."""
+    return TagExists(
+        f"the table leaf_alloc can't tell {tag!r} from {other!r}, which exists; use another name, or give its column"
+        " biz_tag a binary collation (docs: migration from Leaf)"
+    )
+
+
 def used_up(tag: str, max_id: int, limit: int, size: int) -> TagUsedUp:
     """Say that a tag's numbers do not suffice."""
     left = max(0, limit - max_id)
@@ -229,6 +237,8 @@ def check_extension(held: Window, fence: int | None, nonce: str, floor: int) -> 
         raise WindowLost(f"{who} was claimed by another node (fence {fence}, ours was {held.fence})")
     if fence < held.fence:
         raise _went_backwards(f"the store has fence {fence} for {who}, which it had granted under fence {held.fence}")
+    if not nonce:
+        raise WindowLost(f"a repair of the store ended the window of {who}")
     if nonce != held.nonce:
         raise _went_backwards(f"the store granted fence {fence} of {who} twice")
     if floor < held.end:
@@ -277,4 +287,5 @@ def _past_end(layout: Layout) -> TimeUsedUp:
 
 
 def _went_backwards(what: str) -> StoreWentBackwards:
-    return StoreWentBackwards(f"{what}; it was set back, so look into it, then run: goloves repair", whole_store=True)
+    """Say that a window shows it: the whole store was set back, and the guard will halt it (R6)."""
+    return StoreWentBackwards(f"{what}: the store was set back; look into it, then run: goloves repair")

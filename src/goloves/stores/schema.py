@@ -44,11 +44,9 @@ meta = Table(
     Column("skipped", BigInteger, nullable=False),
     Column("machine", String(64), nullable=False),
     Column("server", String(200), nullable=False),
-    Column("position", String(4000), nullable=False),
 )
 """`skipped`: how many numbers each tag has to leave out in all, after failovers and repairs (R7). `machine`: the
-machine that an embedded store is bound to (R8). `server`, `position`: which server this is, and how far its log had
-come when a node looked last (R7). Empty: not known."""
+machine that an embedded store is bound to (R8). `server`: which server this is (R7). Empty: not known."""
 
 tag = Table(
     "goloves_tag",
@@ -80,6 +78,7 @@ space = Table(
     Column("layout", String(200), nullable=False),
     Column("fingerprint", String(64), nullable=False),
     Column("epoch_ms", BigInteger, nullable=False),
+    Column("unit_ms", Integer, nullable=False),
     Column("floor", BigInteger, nullable=False),
 )
 """`layout` is for people; `fingerprint` is compared (W9). `floor` holds for all worker ids, in units."""

@@ -85,6 +85,8 @@ class SqlSegments(Session):
 
     def _allocate(self, connection: Connection, tag: str, size: int, exact: bool) -> Range | GolovesError:
         """Grant a range; an error that is returned, not raised, is committed with the halt that it tells of."""
+        if self._failover.own_halt:  # perhaps since this very connection was made
+            raise rules.store_halted(self._failover.own_halt)
         row = self._lock(connection, tag) if self.has_marks else self._look(connection, tag)
         if row is None or row.max_id is None:
             raise rules.unknown_tag(tag)
@@ -119,7 +121,7 @@ class SqlSegments(Session):
         max_id = connection.execute(self._select_number(tag)).scalar()
         if max_id is None:
             return rules.unknown_tag(tag)
-        if max_id < row.mark:
+        if self.has_marks and max_id < row.mark:
             return self._halt_tag(connection, tag, max_id, row.mark)
         if max_id < 0:
             return rules.absurd_number(tag, max_id)
@@ -182,6 +184,9 @@ class SqlSegments(Session):
         assert row is not None
         if row.max_id is not None:
             raise rules.tag_exists(new.name)
+        alike = connection.execute(select(schema.leaf.c.biz_tag).where(schema.leaf.c.biz_tag == new.name)).scalar()
+        if alike is not None:
+            raise rules.tag_alike(new.name, alike)
         first = rules.first_number(new, min(row.mark + row.due, MAX_NUMBER) if row.mark else 0)
         connection.execute(
             insert(schema.leaf).values(

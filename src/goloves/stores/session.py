@@ -10,6 +10,7 @@ from goloves.stores import rules, schema
 from goloves.stores.checks import Facts
 from goloves.stores.database import Database
 from goloves.stores.dialects import Dialect
+from goloves.stores.failover import Failover
 
 T = TypeVar("T")
 
@@ -25,6 +26,7 @@ class Session:
         self._dialect: Dialect = database.dialect
         self._facts = Facts(migrated=False)
         self._opened = False
+        self._failover: Failover
 
     @property
     def identity(self) -> str:

@@ -9,8 +9,10 @@ Rules (SAFETY R8 for embedded stores):
 import asyncio
 import hashlib
 import os
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
 from sqlalchemy import Connection, update
@@ -20,10 +22,13 @@ from goloves.errors import StoreRefused, StoreUnavailable, StoreWentBackwards
 from goloves.stores import checks, migrations, schema
 from goloves.stores.database import Database
 from goloves.stores.dialects import DIALECTS
+from goloves.stores.failover import Failover, Policy, Skip
 from goloves.stores.repair import PATIENCE, SqlRepair
 from goloves.stores.session import Session
 from goloves.stores.urls import StoreUrl
 from goloves.stores.workers import SqlWorkers
+
+T = TypeVar("T")
 
 log = structlog.get_logger("goloves.store")
 
@@ -40,6 +45,10 @@ class Options:
     """Accept a database that loses commits in a crash."""
     create: bool = False
     """Create an embedded store that does not exist (R8)."""
+    failover: Policy = "halt"
+    """What to do when the store's server became another (R7)."""
+    skip: Skip = field(default_factory=Skip)
+    """How far `failover = "skip"` goes on."""
     repairing: bool = False
     """Open the store for `goloves repair`: don't insist on its identity, which the repair is about to renew."""
 
@@ -59,6 +68,7 @@ class SqlStore(SqlRepair, SqlWorkers, Session):
         )
         self._options = options
         self._layouts = {}
+        self._failover = Failover(dialect, options.failover, options.skip)
         self._opening = asyncio.Lock()
         self._file = Path(url.database).absolute() if dialect.embedded else None
         self._inode: tuple[int, int] | None = None
@@ -83,6 +93,7 @@ class SqlStore(SqlRepair, SqlWorkers, Session):
     async def close(self) -> None:
         """Let go of all connections; see `base.Store.close`."""
         self._opened = False
+        self._database.watch(None)
         await self._database.close()
 
     async def create(self) -> None:
@@ -115,22 +126,30 @@ class SqlStore(SqlRepair, SqlWorkers, Session):
         self._check_migrated("a repair")
         values = {"halt": "", "machine": self._machine()}
         statement = update(schema.meta).where(schema.meta.c.id == schema.META_ID).values(values)
-        await self._run(lambda connection: connection.execute(statement).rowcount)
+
+        def work(connection: Connection) -> None:
+            self._failover.accept(connection)
+            connection.execute(statement)
+
+        await self._run(work)
 
     # --- opening ---
 
     async def _open(self) -> None:
         if self._file is not None:
             self._find_file(self._file)
-        facts = await self._database.run(self._examine, write=False, opening=True)
+        facts = await self._check(self._examine, write=False)
         if facts.empty and self._options.create and self._dialect.embedded:
             await self._migrate(only_empty=True)
-            facts = await self._database.run(self._examine, write=False, opening=True)
+            facts = await self._check(self._examine, write=False)
         if facts.empty:
             raise StoreRefused(
                 f"{self._database.address} has no tables yet; make them with: goloves migrate (or start once with"
                 " --init)"
             )
+        await self._check(
+            lambda connection: checks.try_out(connection, self._dialect, migrated=facts.migrated), write=True
+        )
         self._facts = facts
         if not facts.migrated:
             log.warning(
@@ -140,6 +159,20 @@ class SqlStore(SqlRepair, SqlWorkers, Session):
             )
         elif self._file is not None:
             await self._bind_machine(facts.machine)
+        self._failover.migrated = facts.migrated
+        if not self._options.repairing:
+            self._database.watch(self._failover.meet)
+            await self._database.run(lambda connection: None, write=False)
+
+    async def _check(self, work: Callable[[Connection], T], *, write: bool) -> T:
+        """Run a check; an error of the database that a person must mend is a refusal too."""
+        try:
+            return await self._database.run(work, write=write, opening=True)
+        except StoreUnavailable as error:
+            refusal = self._dialect.refusal(error.__cause__) if error.__cause__ else ""
+            if refusal:
+                raise StoreRefused(refusal) from error
+            raise
 
     def _examine(self, connection: Connection) -> checks.Facts:
         return checks.look(connection, self._dialect)

@@ -68,6 +68,7 @@ class SqlWorkers(Session):
             "layout": layout.describe(),
             "fingerprint": layout.fingerprint,
             "epoch_ms": layout.epoch_ms,
+            "unit_ms": layout.unit_ms,
         }
         connection.execute(self._dialect.insert_missing(table).values(name=space.name, floor=0, **form))
         row = connection.execute(select(*table.c).where(table.c.name == space.name).with_for_update()).one()

@@ -9,20 +9,29 @@ VALUE = rb"[\t\x20-\x7e\x80-\xff]"
 """One byte of a field value (§5.5), white space included."""
 
 AUTHORITY = (
-    rb"(?:(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})++|\[(?:[0-9A-Fa-f:.]++|[vV][0-9A-Fa-f]++\.[A-Za-z0-9\-._~!$&'()*+,;=:]++)\])"
-    rb"(?::[0-9]{0,5}+)?+"
+    rb"(?:[A-Za-z0-9\-._~!$&'()*+,;=%]++|\[(?:[0-9A-Fa-f:.]++|[vV][0-9A-Fa-f]++\.[A-Za-z0-9\-._~!$&'()*+,;=:]++)\])"
+    rb"(?::[0-9]{0,5}+)?"
 )
 """Host and port of a URI without user information (RFC 3986 §3.2), the host not empty."""
 
-_MEMBERS = re.compile(rb'((?:[^",]|"(?:[^"\\]|\\.)*+")*+)(?:,|\Z)')
+_QUOTED = re.compile(rb'"(?:[^"\\]|\\.?)*(?:"|\Z)')
 
 
 def members(value: bytes) -> list[bytes]:
-    """Split a comma-separated list (§5.6.1); empty members are left out, commas in quoted strings don't count."""
-    return [member for found in _MEMBERS.findall(value) if (member := found.strip(b" \t"))]
+    """Split a comma-separated list (§5.6.1); empty members are left out, commas in quoted strings don't count.
+
+    A quoted string that is left open reaches to the end.
+    """
+    if b'"' in value:
+        hidden = _QUOTED.sub(lambda quoted: b'"' + b"x" * (len(quoted[0]) - 1), value)
+        ends = [at for at, byte in enumerate(hidden) if byte == 0x2C]
+        parts = [value[start + 1 : end] for start, end in zip([-1, *ends], [*ends, len(value)], strict=True)]
+    else:
+        parts = value.split(b",")
+    return [member for part in parts if (member := part.strip(b" \t"))]
 
 
-_RANGE = re.compile(rb"(" + TOKEN + rb"++)/(" + TOKEN + rb"++)((?:[ \t]*+;[ \t]*+[^;]*+)*+)\Z")
+_RANGE = re.compile(rb"(" + TOKEN + rb"++)/(" + TOKEN + rb"++)((?:[ \t]*;[^;]*)*)\Z")
 _WEIGHT = re.compile(rb"(?i:;[ \t]*+q=)(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)[ \t]*+(?=;|\Z)")
 
 

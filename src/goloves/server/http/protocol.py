@@ -21,7 +21,7 @@ import structlog
 from goloves.errors import GolovesError
 from goloves.server.http.answers import CLOSE, KEEP_ALIVE, NO_STORE, Answer, error_answer, problem
 from goloves.server.http.draws import Draw
-from goloves.server.http.shared import NOTHING, REFUSED_AT_ONCE, HttpShared
+from goloves.server.http.shared import NOTHING, REFUSED_AT_ONCE, SEEN, HttpShared
 from goloves.wire.http1 import Refusal, Request, Requests
 
 BATCH = 65_536
@@ -186,41 +186,38 @@ class HttpConnection(asyncio.Protocol):
         requests = self._requests
         shared = self._shared
         if self.prepared is not NOTHING:
-            # At rest: most often this is one request, all of it.
+            # At rest: most often this is one request, all of it, and for an id that is at hand.
+            plain = shared.plain(data)
+            hit = shared.targets.get(plain.group(1, 3)) if plain is not None and len(data) <= shared.short else None
+            if hit is not None:
+                take, heads, single = hit
+                number = take()
+                if number is not None:
+                    self.served += 1
+                    body = single % number
+                    self._write(heads[len(body)] + body)
+                    mark = hash(data)
+                    if shared.seen[mark & SEEN - 1] == mark:
+                        shared.admit(data, hit)
+                    else:
+                        shared.seen[mark & SEEN - 1] = mark
+                    return
             requests.receive(data)
-            request = requests.next()
-            if type(request) is Request and not requests.waiting:
-                accept = request.accept
-                hit = shared.targets.get(request.line if accept is None else request.line + b"\n" + accept)
-                if hit is not None and request.keep_alive and request.minor:
-                    take, heads, single = hit
-                    number = take()
-                    if number is not None:
-                        self.served += 1
-                        body = single % number
-                        self._write(heads[len(body)] + body)
-                        if request.bare:
-                            shared.admit(data, hit)
-                        return
-            self._answer_on(request)
-        elif self._linger:
-            return
-        else:
+            self._answer_on()
+        elif not self._linger:
             requests.receive(data)
             if self._waiting is None and self._turn is None and not self._paused:
                 self._answer_on()
             elif requests.waiting > KEPT:
                 self._stop_reading()
 
-    def _answer_on(self, event: object = None) -> None:
-        """Answer `event` and what else has arrived, as far as that goes without waiting."""
+    def _answer_on(self) -> None:
+        """Answer what has arrived, as far as that goes without waiting."""
         self.prepared = NOTHING
         requests = self._requests
         gathered: list[bytes] = []
         size = 0
-        if event is None:
-            event = requests.next()
-        while event is not None:
+        while (event := requests.next()) is not None:
             if type(event) is Request:
                 answer = self._answer(event)
                 if answer is None:
@@ -247,7 +244,6 @@ class HttpConnection(asyncio.Protocol):
                 return
             else:
                 gathered.append(CONTINUE_ANSWER)
-            event = requests.next()
         self._put(gathered)
         self._rest()
 

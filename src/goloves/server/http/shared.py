@@ -18,7 +18,7 @@ from goloves.server.http.draws import Forms, Prepared
 from goloves.server.http.routes import Routes
 from goloves.server.limits import HttpLimits
 from goloves.service import IdService
-from goloves.wire.http1 import Limits, Request
+from goloves.wire.http1 import Limits, Request, plain_head
 
 if TYPE_CHECKING:
     from goloves.server.http.protocol import HttpConnection
@@ -42,9 +42,7 @@ never hold the node up for more than a fraction of a millisecond."""
 REFUSED_AT_ONCE = 256
 """Connections over the limit that are told so at once; the next ones are cut without a word."""
 
-Prepareds = dict[bytes, Prepared]
-
-NOTHING: Prepareds = {}
+NOTHING: dict[bytes, Prepared] = {}
 """What a connection knows that must take the long way."""
 
 
@@ -104,8 +102,12 @@ class HttpShared:
         self.forms = Forms()
         self.routes = Routes(service, limits, leaf_spaces or {}, self.forms)
         self.counters = HttpCounters()
-        self.targets: Prepareds = {}
-        self.prepared: Prepareds = {}
+        self.plain = plain_head(limits.max_headers).fullmatch
+        """What tells the request line (group 1) and Accept (3) of bytes that are one plain request as a whole."""
+        self.short = self.wire_limits.short
+        """Bytes of the longest request for which that holds."""
+        self.targets: dict[object, Prepared] = {}
+        self.prepared: dict[bytes, Prepared] = {}
         self.date = b""
         self.draining = False
         self.open = 0
@@ -114,7 +116,8 @@ class HttpShared:
         """Bytes of answers that clients have not taken."""
         self.stalled: dict[HttpConnection, int] = {}
         """Connections with unread answers, and how much each, the longest stalled first."""
-        self._seen = [0] * SEEN
+        self.seen = [0] * SEEN
+        """Hashes of requests seen once, each in its place."""
         self._per_address: dict[str, int] = {}
         self._slices: list[set[HttpConnection]] = [set() for _ in range(SLICES)]
         self._turn = 0
@@ -139,19 +142,15 @@ class HttpShared:
     def remember(self, request: Request, prepared: Prepared) -> None:
         """Keep the way to answer a request line; queries that change with each request would fill the place."""
         line, accept = request.line, request.accept
-        if b"?" in line and not line.endswith(b"?count=1"):
+        if (b"?" in line and not line.endswith(b"?count=1")) or len(line) + len(accept or b"") > PREPARED_BYTES:
             return
         if len(self.targets) >= TARGETS_KEPT:
             self.targets.clear()
-        self.targets[line if accept is None else line + b"\n" + accept] = prepared
+        self.targets[line, accept] = prepared
 
     def admit(self, data: bytes, prepared: Prepared) -> None:
-        """Keep the way to answer these bytes, if they are seen again."""
-        mark = hash(data)
-        place = mark & SEEN - 1
-        if self._seen[place] != mark:
-            self._seen[place] = mark
-        elif len(data) <= PREPARED_BYTES:
+        """Keep the way to answer these bytes, which were seen before."""
+        if len(data) <= PREPARED_BYTES:
             if len(self.prepared) >= PREPARED_KEPT:
                 self.prepared.clear()
             self.prepared[data] = prepared

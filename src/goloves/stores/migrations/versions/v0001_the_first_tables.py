@@ -70,6 +70,7 @@ def upgrade() -> None:
         sa.Column("layout", _text(200), nullable=False),
         sa.Column("fingerprint", _text(64), nullable=False),
         sa.Column("epoch_ms", big, nullable=False),
+        sa.Column("unit_ms", sa.Integer(), nullable=False),
         sa.Column("floor", big, nullable=False, server_default="0"),
     )
     worker = _table(
@@ -93,7 +94,6 @@ def upgrade() -> None:
         sa.Column("skipped", big, nullable=False, server_default="0"),
         sa.Column("machine", _text(64), nullable=False, server_default=""),
         sa.Column("server", _text(200), nullable=False, server_default=""),
-        sa.Column("position", _text(4000), nullable=False, server_default=""),
     )
     for table in (tag, mark, space, worker, meta):
         table.create(connection, checkfirst=True)
@@ -150,5 +150,6 @@ def _fill(connection: sa.Connection, tag: sa.Table, space: sa.Table, meta: sa.Ta
                     layout=layout.describe(),
                     fingerprint=layout.fingerprint,
                     epoch_ms=layout.epoch_ms,
+                    unit_ms=layout.unit_ms,
                 )
             )

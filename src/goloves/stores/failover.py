@@ -1,0 +1,133 @@
+"""A store that became another: the identity of its server is remembered, and compared at each new connection (R7).
+
+Rules:
+1. What a server is called is kept in the store; how far its log had come, in this process. A change of the one or a
+   step back of the other means that commits may be lost.
+2. `halt` (the default) halts the store until `goloves repair`; `skip` goes on above a gap, which has to be larger than
+   what can have been granted meanwhile; `ignore` is for proxies that answer with one server of a cluster or another.
+3. This sees a failover. It does not see a rollback of the same server while no node was connected: the nodes' own marks
+   do, and where there are none, nothing does.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import structlog
+from sqlalchemy import Connection, select, update
+from sqlalchemy.exc import DBAPIError
+
+from goloves.stores import schema
+from goloves.stores.dialects import Dialect, Server
+
+log = structlog.get_logger("goloves.store")
+
+Policy = Literal["halt", "skip", "ignore"]
+
+
+@dataclass(frozen=True)
+class Skip:
+    """How far `skip` goes on above what the store says."""
+
+    numbers: int = 1_000_000
+    """Numbers that each tag leaves out: the largest step that a refill takes by itself."""
+    time_ms: int = 1_200_000
+    """Time that each space leaves out from the present on: two of the longest usual windows, 10 minutes each."""
+
+
+class Failover:
+    """Watches over the identity of one store's server; see the module's rules."""
+
+    def __init__(self, dialect: Dialect, policy: Policy, skip: Skip) -> None:
+        self._dialect = dialect
+        self._policy = policy
+        self._skip = skip
+        self._seen: Server | None = None
+        self.migrated = False
+        """Goloves' own tables exist."""
+        self.own_halt = ""
+        """Why this node grants nothing where the store has no place for a halt (R4)."""
+
+    def meet(self, connection: Connection) -> None:
+        """Look at the server behind a new connection, and act if it is another one."""
+        before = self._seen  # held before the question was sent: two answers may cross
+        server = self._look(connection)
+        if server is None:
+            return
+        if self.migrated:
+            difference = self._compare(connection, server, before)
+        else:
+            difference = self._difference(server, before.name if before else "", before)
+            self._act_alone(difference)
+        seen = self._seen
+        if difference or seen is None or seen.name != server.name or seen.position < server.position:
+            self._seen = server
+
+    def accept(self, connection: Connection) -> None:
+        """Take the present server for the known one: part of a repair's last transaction."""
+        server = self._dialect.server(connection)
+        if server is not None:
+            connection.execute(update(schema.meta).where(schema.meta.c.id == schema.META_ID).values(server=server.name))
+            self._seen = server
+
+    def _look(self, connection: Connection) -> Server | None:
+        try:
+            return self._dialect.server(connection)
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise
+            # Some managed databases hide what they are; then there is nothing to compare.
+            return None
+        finally:
+            if not connection.invalidated:
+                connection.rollback()
+
+    def _compare(self, connection: Connection, server: Server, before: Server | None) -> str:
+        table = schema.meta
+        row = connection.execute(select(*table.c).where(table.c.id == schema.META_ID)).one()
+        difference = self._difference(server, row.server, before)
+        if row.server == server.name and not difference:
+            connection.rollback()
+            return ""
+        row = connection.execute(select(*table.c).where(table.c.id == schema.META_ID).with_for_update()).one()
+        difference = self._difference(server, row.server, before)
+        values: dict[str, object] = {"server": server.name}
+        if difference:
+            log.critical(
+                "the store became another", what=difference, failover=self._policy, store=self._dialect.url.address
+            )
+            if self._policy == "halt":
+                values = {"halt": row.halt or difference[: schema.MAX_REASON]}
+            elif self._policy == "skip":
+                values["skipped"] = row.skipped + self._skip.numbers
+                self._skip_time(connection)
+        connection.execute(update(table).where(table.c.id == schema.META_ID).values(values))
+        connection.commit()
+        return difference
+
+    def _skip_time(self, connection: Connection) -> None:
+        table = schema.space
+        until = self._dialect.clock_ms() + self._skip.time_ms
+        floor = (until - table.c.epoch_ms) // table.c.unit_ms
+        connection.execute(update(table).values(floor=self._dialect.greatest(table.c.floor, floor)))
+
+    def _act_alone(self, difference: str) -> None:
+        """Where only Leaf's table exists, there is nothing to skip or to halt but this node."""
+        if not difference:
+            return
+        log.critical(
+            "the store became another", what=difference, failover=self._policy, store=self._dialect.url.address
+        )
+        if self._policy != "ignore":
+            self.own_halt = self.own_halt or difference
+
+    def _difference(self, server: Server, known: str, before: Server | None) -> str:
+        if self._policy == "ignore":
+            return ""
+        if known and server.name != known:
+            return f"the server is {server.name}, it was {known}; commits may have been lost in between"
+        if before is not None and before.name == server.name and server.position < before.position:
+            return (
+                f"the log of the server {server.name} stands at {server.position}, this node saw {before.position};"
+                " it was set back"
+            )
+        return ""

@@ -1,0 +1,84 @@
+"""Faults inside of a node's process, at a place and a moment that nobody outside could hit.
+
+Python loads this module by its name before anything else, in nodes whose environment has a variable `FAULT_…`:
+
+    FAULT_KILL=before-commit:7     ends the process as `kill -9` does, at the 7th transaction that writes. The points:
+                                   before-commit; after-commit, before the database's word reaches the caller;
+                                   before-answer, when the caller has the grant and no client has an id of it
+    FAULT_MACHINE=abc              this is the machine with that id, and no container
+    FAULT_FORK=path                at SIGUSR1 the process forks; the child goes on as its parent does, and both write
+                                   their process ids there
+"""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+
+def kill_at(words: str) -> None:
+    """Arm a point at which the process ends."""
+    from goloves.stores.database import Database, _Progress
+
+    point, _, number = words.partition(":")
+    left = int(number)
+    original = Database._transact
+    run = Database.run
+
+    def strike(at: str) -> None:
+        nonlocal left
+        if at != point:
+            return
+        left -= 1
+        if left <= 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def transact(self: Database, connection: Any, work: Any, write: bool, progress: _Progress) -> Any:
+        if not write:
+            return original(self, connection, work, write, progress)
+        commit = connection.commit
+
+        def struck() -> None:
+            strike("before-commit")
+            commit()
+            strike("after-commit")
+
+        connection.commit = struck
+        try:
+            return original(self, connection, work, write, progress)
+        finally:
+            del connection.commit
+
+    async def answered(self: Database, work: Any, **options: Any) -> Any:
+        answer = await run(self, work, **options)
+        if options.get("write", True):
+            strike("before-answer")
+        return answer
+
+    Database._transact = transact  # type: ignore[method-assign]
+    Database.run = answered  # type: ignore[method-assign]
+
+
+def be_machine(name: str) -> None:
+    """Be another machine than the one that this is."""
+    from goloves.stores import checks
+
+    checks.machine_id = lambda *_: name
+
+
+def fork_at_signal(path: str) -> None:
+    """Fork at SIGUSR1."""
+
+    def fork(*_: object) -> None:
+        child = os.fork()
+        with Path(path).open("a") as file:
+            file.write(f"{'child' if child == 0 else 'parent'} {os.getpid()}\n")
+
+    signal.signal(signal.SIGUSR1, fork)
+
+
+FAULTS = {"FAULT_KILL": kill_at, "FAULT_MACHINE": be_machine, "FAULT_FORK": fork_at_signal}
+
+for variable, begin in FAULTS.items():
+    if variable in os.environ:
+        begin(os.environ[variable])

@@ -1,0 +1,183 @@
+"""Databases that go away and come back, and ways to them that fail: ids go on, or are refused honestly, never repeated.
+
+What holds in each case: a node serves from its buffers while the database is away; then it says 503, with Retry-After,
+within the deadline; and once the database is back ids flow again by themselves, within two seconds at the median.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from faults.conftest import Note
+from faults.ground import BRISK, TAGS, Ground
+from faults.ledger import Ledger
+from faults.load import Load, all_routes
+from faults.nodes import Cluster, Node, wait_for
+from faults.proxy import Proxy
+
+BACK = 2.0
+"""Seconds after a database's return within which ids flow again, at the median."""
+
+HONEST = 2.0
+"""Seconds within which a request is refused: ten times the deadline that nodes have by default."""
+
+ROUTES = all_routes(TAGS)
+
+Break = Callable[[Ground], None]
+
+WAYS_TO_GO: dict[str, tuple[Break, Break]] = {
+    "killed": (lambda ground: ground.server.kill(), lambda ground: ground.server.start()),
+    "stopped": (lambda ground: ground.server.stop(), lambda ground: ground.server.start()),
+    "frozen": (lambda ground: ground.server.freeze(), lambda ground: ground.server.thaw()),
+}
+
+
+@pytest.fixture
+def proxy(served: Ground) -> Iterator[Proxy]:
+    with Proxy(served.server.port, connecting_commits=served.server.name == "postgresql") as proxy:
+        yield proxy
+
+
+def check_refusals(load: Load, since: float) -> None:
+    """Hold that whoever was refused was told so in time, and that Snowflake ids never stopped."""
+    refused = load.refused(since=since)
+    assert max(refusal.received - refusal.sent for refusal in refused) < HONEST
+    assert {refusal.mode for refusal in refused} <= {"segment", "range"}
+
+
+def all_refused(load: Load, nodes: list[Node]) -> None:
+    """Wait until each node has used up what it had."""
+    begun = time.monotonic()
+    for node in nodes:
+        wait_for(lambda node=node: load.refused("segment", node.name, since=begun), f"{node.name} runs dry")  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("how", WAYS_TO_GO)
+def test_while_a_database_is_away_nodes_serve_from_their_buffers_then_refuse_in_time_then_go_on_by_themselves(
+    served: Ground, how: str, note: Note
+) -> None:
+    leave, come_back = WAYS_TO_GO[how]
+    ledger = Ledger()
+    recoveries: list[float] = []
+    with Cluster(served.url, settings=BRISK) as cluster:
+        nodes = cluster.start(2)
+        with Load(nodes, ledger, routes=ROUTES) as load:
+            for _ in range(3):
+                load.wait_served(500)
+                leave(served)
+                gone = time.monotonic()
+                all_refused(load, nodes)
+                assert all(load.served("segment", node.name, since=gone) for node in nodes), "no buffer served"
+                load.wait_served(100, "snowflake")
+                come_back(served)
+                back = time.monotonic()
+                recoveries += [load.wait_served(1, "segment", node.name, since=back) for node in nodes]
+                check_refusals(load, gone)
+        served.check(ledger, cluster)
+        assert [node.stop() for node in nodes] == [0, 0]
+        assert all(len(node.lives) == 1 for node in nodes)
+    assert len(recoveries) == 6
+    note(received=ledger.received, back_after=recoveries)
+    assert statistics.median(recoveries) < BACK, recoveries
+
+
+def test_nodes_don_t_storm_a_database_that_is_away(served: Ground, proxy: Proxy, note: Note) -> None:
+    ledger = Ledger()
+    with Cluster(served.through(proxy.port), settings=BRISK) as cluster:
+        nodes = cluster.start(3)
+        with Load(nodes, ledger, routes=ROUTES) as load:
+            load.wait_served(1000)
+            proxy.refusing = True
+            proxy.cut()
+            all_refused(load, nodes)
+            begun, before = time.monotonic(), len(proxy.attempts)
+            load.wait_refused(count=500)
+            seconds, attempts = time.monotonic() - begun, len(proxy.attempts) - before
+            proxy.refusing = False
+            back = time.monotonic()
+            recoveries = [load.wait_served(1, "segment", node.name, since=back) for node in nodes]
+        served.check(ledger, cluster)
+    note(attempts=attempts, within=seconds, back_after=recoveries)
+    # Ranges and windows ask each for themselves, once in half a second or more on the long run.
+    assert 1 <= attempts <= len(nodes) * (4 * seconds + 6), f"{attempts} attempts in {seconds:.1f} s"
+    assert statistics.median(recoveries) < BACK, recoveries
+
+
+@pytest.mark.full
+def test_answers_that_are_five_seconds_late_cost_ranges_and_repeat_nothing(
+    served: Ground, proxy: Proxy, note: Note
+) -> None:
+    ledger = Ledger()
+    with Cluster(served.through(proxy.port), settings=BRISK) as cluster:
+        nodes = cluster.start(2)
+        with Load(nodes, ledger, routes=ROUTES) as load:
+            load.wait_served(1000)
+            proxy.delay["down"] = 5.0
+            slow = time.monotonic()
+            all_refused(load, nodes)
+            # Longer than the delay, so that late answers meet nodes that gave them up.
+            wait_for(lambda: time.monotonic() - slow > 8, "late answers arrive")
+            load.wait_served(100, "snowflake")
+            check_refusals(load, slow)
+            proxy.delay["down"] = 0.0
+            back = time.monotonic()
+            recoveries = [load.wait_served(1, "segment", node.name, since=back) for node in nodes]
+            load.wait_served(1000)
+        served.check(ledger, cluster)
+    note(received=ledger.received, back_after=recoveries)
+    assert statistics.median(recoveries) < 10 * BACK, recoveries
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("way", ["up", "down"])
+def test_what_a_network_held_back_one_way_and_delivers_late_repeats_nothing(
+    served: Ground, proxy: Proxy, way: str, note: Note
+) -> None:
+    ledger = Ledger()
+    with Cluster(served.through(proxy.port), settings=BRISK) as cluster:
+        nodes = cluster.start(2)
+        with Load(nodes, ledger, routes=ROUTES) as load:
+            recoveries: list[float] = []
+            for _ in range(2):
+                load.wait_served(1000)
+                proxy.hold("up" if way == "up" else "down")
+                held = time.monotonic()
+                all_refused(load, nodes)
+                # Past the store's own timeout, so that nodes give up what is still under way.
+                wait_for(lambda held=held: time.monotonic() - held > 4, "nodes give up")  # type: ignore[misc]
+                check_refusals(load, held)
+                proxy.release("up" if way == "up" else "down")
+                back = time.monotonic()
+                recoveries += [load.wait_served(1, "segment", node.name, since=back) for node in nodes]
+            load.wait_served(1000)
+        served.check(ledger, cluster)
+    note(received=ledger.received, back_after=recoveries)
+    assert statistics.median(recoveries) < 2 * BACK, recoveries
+
+
+@pytest.mark.parametrize("loss", ["lose the answer", "lose the request"])
+def test_commits_whose_outcome_is_never_known_burn_ranges_and_repeat_nothing(
+    served: Ground, proxy: Proxy, loss: str, note: Note
+) -> None:
+    ledger = Ledger()
+    with Cluster(served.through(proxy.port), settings=BRISK) as cluster:
+        nodes = cluster.start(2)
+        with Load(nodes, ledger, routes=ROUTES) as load:
+            load.wait_served(500)
+            proxy.every = 3
+            proxy.at_commit = "lose the answer" if loss == "lose the answer" else "lose the request"
+            struck = time.monotonic()
+            wait_for(lambda: proxy.struck >= 30, "thirty commits are lost")
+            assert load.served(since=struck) >= 100, "ids did not go on while every third commit was lost"
+            proxy.at_commit = "pass"
+            back = time.monotonic()
+            recoveries = [load.wait_served(100, "segment", node.name, since=back) for node in nodes]
+        granted = served.witness.gather()
+        served.check(ledger, cluster)
+        unused = sum(ledger.unused(granted, tag) for tag in TAGS)
+    note(received=ledger.received, lost=proxy.struck, burned=unused, back_after=recoveries)
+    if loss == "lose the answer":
+        assert unused >= 5, "commits whose answer was lost must burn what they granted"
+    assert statistics.median(recoveries) < 10 * BACK, recoveries

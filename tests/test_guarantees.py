@@ -1,0 +1,66 @@
+"""The map of rules in docs/guarantees.md is complete and true: code, tests and mutants that it names are there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from simulation.mutants import MUTANTS
+
+ROOT = Path(__file__).parents[1]
+
+RULES = [
+    *(f"W{number}" for number in range(1, 11)),
+    *(f"R{number}" for number in range(1, 9)),
+    *("R12", "P2", "P4", "P5", "P7"),
+]
+
+
+def rows() -> dict[str, list[str]]:
+    """Read the table: rule to its other cells."""
+    page = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^\| ([WRP]\d+) \|(.*)\|$", page, re.MULTILINE)
+    return {rule: [cell.strip() for cell in rest.split("|")] for rule, rest in lines}
+
+
+def named(cell: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def names_of_tests() -> set[str]:
+    return {
+        name
+        for file in (ROOT / "tests").rglob("*.py")
+        for name in re.findall(r"def (test_\w+)", file.read_text(encoding="utf-8"))
+    }
+
+
+def test_every_rule_stands_in_the_map() -> None:
+    assert list(rows()) == RULES
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_code_that_keeps_a_rule_is_there(rule: str) -> None:
+    places = named(rows()[rule][0])
+    assert places
+    for place in places:
+        file, _, name = place.partition(": ")
+        path = ROOT / "src" / "goloves" / file
+        assert path.exists(), place
+        if name:
+            defines = rf"^\s*(?:async def|def|class) {name}\b|^{name}\b.* = "
+            assert re.search(defines, path.read_text(encoding="utf-8"), re.MULTILINE), place
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_rule_has_tests_of_its_name(rule: str) -> None:
+    (pattern,) = named(rows()[rule][1])
+    assert pattern == f"test_{rule.lower()}_*"
+    assert any(name.startswith(pattern[:-1]) for name in names_of_tests()), pattern
+
+
+def test_every_mutant_stands_in_the_map_and_no_other() -> None:
+    page = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
+    in_map = {name for cells in rows().values() for name in named(cells[2])}
+    assert in_map <= set(MUTANTS)
+    assert [name for name in MUTANTS if f"`{name}`" not in page] == []
