@@ -328,7 +328,9 @@ class GrpcConnection(asyncio.Protocol):
             self._linger = self.shared.loop.time()
             if self._transport.can_write_eof():
                 self._transport.write_eof()
-            self._transport.resume_reading()
+                self._transport.resume_reading()
+            else:
+                self._transport.close()  # over TLS this says goodbye, and reads on until the client does
 
     def _close_when_finished(self) -> None:
         if not self._transport.is_closing() and self._linger is None:
