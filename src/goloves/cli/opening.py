@@ -43,7 +43,7 @@ def may_create(config: Config) -> bool:
 
     Where others do, a store that is missing is rather a volume that was not mounted, and would repeat ids.
     """
-    return all(parse_address(text).is_local for text in config.http.listen)
+    return all(parse_address(text).is_local for text in [*config.http.listen, *config.grpc.listen])
 
 
 def options(config: Config, *, create: bool = False) -> "Options":
