@@ -16,7 +16,8 @@ from faults.background import Background
 Way = Literal["up", "down"]
 """`up` is from the nodes to the database."""
 
-AtCommit = Literal["pass", "lose the request", "lose the answer"]
+AtCommit = Literal["pass", "lose the request", "lose the answer", "hold"]
+"""`hold`: from that COMMIT on nothing goes up any more, so that a transaction stays open with what it has locked."""
 
 
 class Proxy:
@@ -113,7 +114,10 @@ class Proxy:
                 if way == "up" and _is_commit(data) and self._strikes(link):
                     if self.at_commit == "lose the request":
                         break
-                    link.silent = True
+                    if self.at_commit == "hold":
+                        self._flowing["up"].clear()
+                    else:
+                        link.silent = True
                 if self.delay[way]:
                     await asyncio.sleep(self.delay[way])
                 await self._flowing[way].wait()

@@ -14,7 +14,7 @@ from faults.conftest import Note
 from faults.ground import BRISK, TAGS, Ground
 from faults.ledger import Ledger
 from faults.load import Load, all_routes
-from faults.nodes import Cluster, Node, wait_for
+from faults.nodes import Cluster, Node, start_all, wait_for
 from faults.proxy import Proxy
 
 BACK = 2.0
@@ -181,3 +181,29 @@ def test_commits_whose_outcome_is_never_known_burn_ranges_and_repeat_nothing(
     if loss == "lose the answer":
         assert unused >= 5, "commits whose answer was lost must burn what they granted"
     assert statistics.median(recoveries) < 10 * BACK, recoveries
+
+
+def test_a_node_cut_off_in_the_middle_of_a_transaction_does_not_block_the_others_for_long(
+    served: Ground, proxy: Proxy, note: Note
+) -> None:
+    ledger = Ledger()
+    with Cluster(served.url, settings=BRISK) as cluster:
+        cut_off, other = cluster.add(store=served.through(proxy.port)), cluster.add()
+        start_all([cut_off, other])
+        with Load([cut_off, other], ledger, routes=all_routes(["order"], [])) as load:
+            load.wait_served(500)
+            proxy.at_commit = "hold"
+            wait_for(lambda: proxy.struck, "a transaction is held open")
+            cut_off.freeze()
+            locked = time.monotonic()
+            load.wait_refused("segment", other.name)
+            blocked = load.wait_served(1, "segment", other.name, since=time.monotonic())
+            load.wait_served(500, "segment", other.name)
+            proxy.at_commit = "pass"
+            proxy.release("up")
+            cut_off.thaw()
+            load.wait_served(500, "segment", cut_off.name)
+            silence = load.longest_silence(locked, time.monotonic(), "segment", other.name)
+        served.check(ledger, cluster)
+    note(received=ledger.received, blocked=blocked, silence=silence)
+    assert silence < 30

@@ -1,4 +1,4 @@
-"""How often a connection writes: driven without sockets."""
+"""How often a connection writes, and which one is cut when too much is unread: driven without sockets."""
 
 import asyncio
 from typing import Any
@@ -47,15 +47,22 @@ class Recorder(asyncio.Transport):
     def is_closing(self) -> bool:
         return False
 
+    def abort(self) -> None:
+        self.ended = True
 
-async def connect() -> tuple[HttpConnection, Recorder]:
+
+async def share(limits: HttpLimits) -> HttpShared:
     store = MemoryStore()
     await store.open()
     await store.create_tag(NewTag("order", step=100_000))
     service = IdService(store, store, spaces=[ServedSpace(Space("default", Layout()))])
     await service.start()
     await service.segment_ids("order", 1)
-    connection, transport = HttpConnection(HttpShared(service, HttpLimits())), Recorder()
+    return HttpShared(service, limits)
+
+
+async def connect(shared: HttpShared | None = None) -> tuple[HttpConnection, Recorder]:
+    connection, transport = HttpConnection(shared or await share(HttpLimits())), Recorder()
     connection.connection_made(transport)
     return connection, transport
 
@@ -101,3 +108,18 @@ async def test_the_answers_before_a_refusal_leave_with_it_and_the_connection_end
     assert transport.ended
     connection.data_received(GET)
     assert len(transport.written) == 1
+
+
+async def test_when_too_much_is_unread_those_stalled_longest_are_cut() -> None:
+    shared = await share(HttpLimits(max_unread=100))
+    pairs = [await connect(shared) for _ in range(4)]
+    for connection, _ in pairs:
+        shared.stalling(connection, 40)
+    assert [transport.ended for _, transport in pairs] == [True, True, False, False]
+    assert shared.unread == 80
+    shared.stalling(pairs[2][0], 50)
+    assert shared.unread == 90
+    shared.flowing(pairs[2][0])
+    shared.flowing(pairs[3][0])
+    assert shared.unread == 0
+    assert shared.counters.cut_too_much_unread == 2

@@ -9,12 +9,11 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 from goloves.config import SegmentConfig, SnowflakeConfig
 from goloves.core.layout import Layout
 from goloves.errors import GolovesError
-from goloves.repair import SpaceToRaise, look, repair
+from goloves.repair import look, plan_repair, repair
 from goloves.service import IdService, ServedSpace
 from goloves.stores.base import NewTag, Space
 from goloves.stores.guard import Marks, SegmentGuard, WorkerGuard
@@ -232,13 +231,20 @@ class Cluster:
     async def repair(self) -> None:
         """Do what `goloves repair` does."""
         store = await self.operator()
-        now_ms = self.store_ms()
-        findings = await look(store, datetime.fromtimestamp(now_ms / 1000, UTC))
-        space = SpaceToRaise(SPACE.name, SPACE.layout, WINDOW)
+        findings = await look(store)
         # A backup may be older than the repair before: the margin has to cover what that one skipped.
         self.repairs += 1
         margin = 100_000 << 2 * self.repairs
-        await repair(store, findings, [space], now_ms=now_ms, max_forward=MAX_FORWARD, margin=margin)
+        plan = plan_repair(
+            findings,
+            now_ms=self.store_ms(),
+            windows={},
+            longest_window=WINDOW,
+            max_forward=MAX_FORWARD,
+            margin=margin,
+            whole=bool(self.data.halt),
+        )
+        await repair(store, findings, plan)
         self.forgot = False
 
     def check_progress(self) -> None:

@@ -26,7 +26,7 @@ from goloves.errors import (
     UnknownTag,
     WindowLost,
 )
-from goloves.stores.base import Claim, Mark, NewTag, SegmentStore, Space, TagChange, WorkerStore
+from goloves.stores.base import FENCES_SKIPPED, Claim, Mark, NewTag, SegmentStore, Space, TagChange, WorkerStore
 from stores.backends import Backend
 
 LEAF = Space("default", Layout())
@@ -392,11 +392,32 @@ class HaltContract:
         with pytest.raises(StoreWentBackwards):
             await store.allocate("default", 1)
         for _ in range(2):
-            await store.raise_tags({"default": 5000, "gone": 300, "never": 7})
+            await store.raise_tags({"default": 5000, "gone": 300})
         assert (await store.allocate("default", 1)).start == 5000
         assert (await store.create_tag(NewTag("gone"))).max_id == 300
+
+    async def test_r6_a_tag_that_only_nodes_remember_gets_a_tombstone(self, backend: Backend) -> None:
+        store = await backend.node()
+        for _ in range(2):
+            await store.raise_tags({"newer": 700})
         with pytest.raises(UnknownTag):
-            await store.allocate("never", 1)
+            await store.allocate("newer", 1)
+        with pytest.raises(UnknownTag):
+            await store.ensure_tag(NewTag("newer"))
+        assert (await store.create_tag(NewTag("newer"))).max_id == 700
+
+    async def test_r6_the_store_tells_what_it_remembers_of_tags_deleted_ones_too(self, backend: Backend) -> None:
+        store = await backend.node()
+        await store.allocate("default", 100)
+        await store.create_tag(NewTag("gone", start=50))
+        await store.delete_tag("gone")
+        backend.set_number("default", 7)
+        assert await store.read_remembered(["default", "gone", "never"]) == {"default": 101, "gone": 50}
+        backend.set_number("default", 900)
+        assert await store.read_remembered(["default"]) == {"default": 900}
+        assert await store.read_remembered([]) == {}
+        await store.skip_tags(1000)
+        assert await store.read_remembered(["default", "gone"]) == {"default": 1900, "gone": 1050}
 
     async def test_r6_a_repair_never_lowers_a_tag(self, backend: Backend) -> None:
         store = await backend.node()
@@ -410,6 +431,20 @@ class HaltContract:
         await store.change_tag("default", TagChange(limit=1000))
         with pytest.raises(InvalidCount, match="limit is 1000"):
             await store.raise_tags({"default": 1001})
+        await store.delete_tag("default")
+        await store.raise_tags({"default": 1001})
+        assert (await store.create_tag(NewTag("default"))).max_id == 1001
+
+    async def test_r6_what_is_left_out_counts_as_granted_at_once(self, backend: Backend) -> None:
+        store = await backend.node()
+        await store.change_tag("default", TagChange(limit=900))
+        await store.create_tag(NewTag("order", start=5))
+        await store.skip_tags(1000)
+        tags = await store.read_tags(["default", "order"])
+        assert (tags["order"].max_id, tags["order"].mark) == (1005, 1005)
+        assert (tags["default"].max_id, tags["default"].mark) == (900, 900)
+        assert (await store.allocate("order", 1)).start == 1005
+        assert (await store.read_tags(["order"]))["order"].max_id == 1006
 
     async def test_r7_a_skip_leaves_numbers_out_of_every_tag_once(self, backend: Backend) -> None:
         store = await backend.node()
@@ -457,6 +492,31 @@ class HaltContract:
             await store.extend(old, old.end + 1)
         fences = {(await claimed(store, TWO, old.end)).fence for _ in range(2)}
         assert fences == {10, 6}
+
+    async def test_r6_a_repair_ends_every_window_of_a_space_by_fences_above_all_that_were_claimed(
+        self, backend: Backend
+    ) -> None:
+        store = await backend.node()
+        for space in (TWO, FOUR):
+            await store.open_space(space)
+        ended, other = await claimed(store, TWO, 100), await claimed(store, FOUR, 100)
+        await store.end_windows("two")
+        with pytest.raises(WindowLost, match="a repair"):
+            await store.extend(ended, ended.end + 1)
+        assert (await store.extend(other, other.end + 1)).fence == 1
+        again = await store.claim(a_claim(TWO, ended.end, workers=range(ended.worker, ended.worker + 1)))
+        assert again.fence == 1 + FENCES_SKIPPED + 1
+
+    async def test_the_spaces_are_told_with_their_layouts(self, backend: Backend) -> None:
+        store = await backend.node()
+        await store.open_space(HUGE)
+        await store.raise_floor("huge", 7)
+        default, huge = await store.read_spaces()
+        assert (default.name, default.layout, default.floor) == ("default", Layout().describe(), 0)
+        assert (huge.fingerprint, huge.floor) == (HUGE.layout.fingerprint, 7)
+        assert huge.units(HUGE.layout.epoch_ms + 5001) == 6
+        assert huge.units(HUGE.layout.epoch_ms + 5000) == HUGE.layout.units(HUGE.layout.epoch_ms + 5000) == 5
+        assert huge.units(0) == 0
 
     async def test_those_who_held_worker_ids_are_told_the_latest_first(self, backend: Backend) -> None:
         store = await backend.node()

@@ -22,6 +22,7 @@ COMMANDS = {
     "tag": ("goloves.cli.tags", "Create, list, show, change and delete tags."),
     "check": ("goloves.cli.stores", "Check the configuration and the store, and say what was found."),
     "migrate": ("goloves.cli.stores", "Make or renew Goloves' tables in the store."),
+    "repair": ("goloves.cli.repair", "Go on after a store went backwards, failed over or was moved."),
     "config": ("goloves.cli.settings", "Show what is configured, and what can be."),
     "completion": ("goloves.cli.completion", "Print the shell's completion script."),
 }

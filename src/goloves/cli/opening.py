@@ -1,6 +1,7 @@
 """How commands reach the store that the configuration names, and let go of it."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -46,13 +47,29 @@ def may_create(config: Config) -> bool:
     return all(parse_address(text).is_local for text in [*config.http.listen, *config.grpc.listen])
 
 
-def options(config: Config, *, create: bool = False) -> "Options":
-    """Give the options of the stores; `create` lets an embedded store come into being (R8)."""
+def node_name(number: int | str) -> str:
+    """Say which node of this machine it is: in the log, in the store, for whoever repairs it."""
+    return f"{socket.gethostname()} node {number}"
+
+
+def options(config: Config, *, create: bool = False, repairing: bool = False) -> "Options":
+    """Give the options of the stores.
+
+    `create` lets an embedded store come into being (R8); `repairing` opens one that became another (R7, R8).
+    """
+    from goloves.stores.failover import Skip
     from goloves.stores.sql import Options
 
     stores = config.stores
+    longest = max(space.window for space in config.spaces.values())
     return Options(
-        timeout=stores.timeout, pool=stores.pool, allow_lost_commits=stores.allow_lost_commits, create=create
+        timeout=stores.timeout,
+        pool=stores.pool,
+        allow_lost_commits=stores.allow_lost_commits,
+        create=create,
+        failover=stores.failover,
+        skip=Skip(stores.failover_gap, round((longest + config.snowflake.max_forward) * 1000)),
+        repairing=repairing,
     )
 
 

@@ -13,7 +13,7 @@ import structlog
 
 from goloves.cli.failures import Exit, Failure
 from goloves.cli.greeting import greet
-from goloves.cli.opening import may_create, options, store_exists
+from goloves.cli.opening import may_create, node_name, options, store_exists
 from goloves.cli.options import configuration, store_options
 from goloves.config import Config
 from goloves.config.addresses import parse_address
@@ -96,7 +96,7 @@ async def _serve(config: Config, *, init: bool) -> None:
         if init:
             for each in dict.fromkeys((segments, windows)):
                 await each.create()
-        name = f"{socket.gethostname()} node 0"
+        name = node_name(0)
         service = IdService(
             SegmentGuard(segments, marks, name),
             WorkerGuard(windows, marks, name),

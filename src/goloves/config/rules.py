@@ -38,6 +38,7 @@ BOUNDS = (
     Bounds(("server", "drain"), 0, 600, "s", "service managers kill what takes longer to stop"),
     Bounds(("stores", "timeout"), 0.05, 60, "s", "a call needs a round trip, and nobody waits for minutes"),
     Bounds(("stores", "pool"), 1, 1000, "", "a node needs a connection, and no database likes thousands"),
+    Bounds(("stores", "failover_gap"), 1, 2**53, "", "a gap has to skip something, and not all numbers that there are"),
     Bounds(("segment", "deadline"), 0.001, 60, "s", "a request has to wait for a refill, and not for ever"),
     Bounds(("segment", "target"), 1, DAY, "s", "a range that lasts longer is lost whole at each restart"),
     Bounds(("segment", "max_step"), 1, 2**40, "", "larger steps use up 2^63 numbers in a few restarts"),
@@ -63,6 +64,11 @@ class Relation:
 
 
 RELATIONS = (
+    Relation(
+        (("stores", "failover_gap"), ("segment", "max_step")),
+        lambda c: c.stores.failover != "skip" or c.stores.failover_gap >= c.segment.max_step,
+        "failover_gap is smaller than max_step, so that one lost refill reaches beyond it; raise failover_gap",
+    ),
     Relation(
         (("server", "nodes"),),
         lambda c: c.server.nodes == 1,

@@ -74,6 +74,15 @@ class StoresConfig(Section, frozen=True):
     """Most connections that a node opens to a database server. Five serve a thousand refills a second. Too few: many
     tags that run dry at once wait for one another; too many: nodes times this has to stay below the database's own
     limit."""
+    failover: Literal["halt", "skip", "ignore"] = "halt"
+    """What to do when the database server is another one than before, or its log was set back: commits may be lost, and
+    what they granted would be granted again. `halt` stops all ids until `goloves repair`; `skip` goes on by itself,
+    above `failover_gap` numbers of every tag and, for Snowflake ids, after a window's length; `ignore` is for clusters
+    that lose nothing (Galera, synchronous replicas) behind one address. With `ignore` and a replica that had not seen
+    the last commits, ids are issued twice."""
+    failover_gap: int = 10_000_000
+    """Numbers that every tag leaves out at a failover with `skip`. Less than what all nodes can be granted of a tag
+    while a replica lags: ids are issued twice; more: larger gaps in the numbers, nothing else."""
     allow_lost_commits: bool = False
     """Accept a database that may lose committed transactions in a crash (durability switched off). Numbers are then
     issued twice after such a crash; for tests only."""

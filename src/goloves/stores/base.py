@@ -37,19 +37,25 @@ MAX_READ = 1000
 call holds its locks for a few milliseconds."""
 
 
+FENCES_SKIPPED = 1_000_000
+"""How far a repair raises each fence: claims that a backup may have forgotten of one worker id. A node that claims one
+each second needs eleven days for as many."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tag:
     """A tag as read from the store."""
 
     name: str
     max_id: int
-    """First number not handed out."""
+    """First number that can be handed out: numbers that a repair left out lie below it."""
     step: int
     """The tag's own step: the least that a refill asks for."""
     description: str = ""
     updated: datetime | None = None
     mark: int | None = None
-    """Highest `max_id` ever granted; None where the store has no marks (only Leaf's table exists)."""
+    """Below it nothing will be granted: the highest `max_id` ever granted, and what a repair left out above that. None
+    where the store has no marks (only Leaf's table exists)."""
     limit: int = MAX_NUMBER
     """`max_id` never exceeds it."""
     halted: str = ""
@@ -104,6 +110,44 @@ class SeenOwner:
     """When it claimed or extended last, by the store's clock (SQLite: the clock of the node that wrote)."""
 
 
+@dataclass(frozen=True, slots=True)
+class RegisteredSpace:
+    """A space as the store has it."""
+
+    name: str
+    layout: str
+    """The layout in words, as `Layout.describe` says it."""
+    fingerprint: str
+    epoch_ms: int
+    unit_ms: int
+    floor: int
+    """First unit at which a window can begin, for all worker ids."""
+
+    def units(self, unix_ms: int) -> int:
+        """Give the unit in which `unix_ms` lies, rounded up; 0 before the epoch."""
+        return max(0, -((self.epoch_ms - unix_ms) // self.unit_ms))
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which server and machine a store is on, and on which it was known to be (R7, R8). Empty: not known, or none."""
+
+    server: str = ""
+    known_server: str = ""
+    machine: str = ""
+    known_machine: str = ""
+
+    @property
+    def other_server(self) -> bool:
+        """Whether the server became another."""
+        return bool(self.server and self.known_server) and self.server != self.known_server
+
+    @property
+    def other_machine(self) -> bool:
+        """Whether an embedded store was moved to another machine."""
+        return bool(self.machine and self.known_machine) and self.machine != self.known_machine
+
+
 class Store(Protocol):
     """What the stores of ranges and of windows have in common: a life, a clock and a halt."""
 
@@ -151,6 +195,15 @@ class RepairStore(Store, Protocol):
     async def read_marks(self) -> dict[str, list[Mark]]:
         """Read the marks that nodes wrote, by node."""
 
+    async def read_place(self) -> Place:
+        """Read which server and machine the store is on, and on which it was known to be."""
+
+    async def read_spaces(self) -> list[RegisteredSpace]:
+        """Read the spaces that were registered, in the order of their names; none where only Leaf's table exists."""
+
+    async def read_remembered(self, names: Iterable[str]) -> dict[str, int]:
+        """Read, of at most 1,000 tags, below which number the store will grant nothing; deleted tags are known too."""
+
     async def forget_marks(self) -> None:
         """Forget the marks that nodes wrote: a repair has used them."""
 
@@ -160,15 +213,17 @@ class RepairStore(Store, Protocol):
     async def raise_tags(self, numbers: Mapping[str, int]) -> None:
         """Raise `max_id` and mark of these tags (at most 1,000) to at least these numbers, and lift the tags' halts.
 
-        A deleted tag's tombstone is raised likewise. May be repeated. Raises InvalidCount if a number lies past the
-        tag's limit; NeedsMigration where only Leaf's table exists. Part of a repair: the numbers in between are never
-        issued.
+        A deleted tag's tombstone is raised likewise, and a tag that the store does not know gets a tombstone, so that
+        it begins above its number when it is made. May be repeated. Raises InvalidCount if a number lies past the limit
+        of a tag that exists. Where only Leaf's table exists, `max_id` of the tags that it has is raised. Part of a
+        repair: the numbers in between are never issued.
         """
 
     async def skip_tags(self, gap: int) -> None:
         """Let every tag, deleted ones too, leave out `gap` numbers before its next grant, cut at its limit (R7).
 
-        Each call skips once more. Takes no longer for a million tags than for one.
+        Each call skips once more. Takes no longer for a million tags than for one, unless only Leaf's table exists:
+        there each row is raised at once.
         """
 
     async def raise_floor(self, space: str, floor: int) -> None:
@@ -178,6 +233,13 @@ class RepairStore(Store, Protocol):
         """Raise the fences of these worker ids (at most 1,000) to at least the marks' values, ending their windows.
 
         The floors stay; raise the space's floor before. May be repeated.
+        """
+
+    async def end_windows(self, space: str) -> None:
+        """End every window of a space, by raising each fence that the store knows by `FENCES_SKIPPED`.
+
+        Fences that nodes saw and the store forgot are then below, as far as nobody claimed more often. The floors stay;
+        raise the space's floor before. Each call raises once more.
         """
 
     async def lift_halt(self) -> None:

@@ -13,6 +13,7 @@ Once COMMIT was sent, only the few codes of `commit_aborts` say that nothing hap
 import enum
 import importlib
 import logging
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -50,6 +51,11 @@ class Server:
     """How far its log is on disk; 0 where it doesn't tell. Grows for as long as nobody sets the server back."""
 
 
+MYSQL_REST = 60
+"""Seconds after which MySQL ends a connection at rest, and with it the locks of a node that froze. Nodes try one that
+rested for half of that before they use it (`STALE_AFTER` in database.py)."""
+
+
 class Verdict(enum.Enum):
     """What an error means for the transaction that met it."""
 
@@ -71,6 +77,9 @@ class Dialect:
     def __init__(self, url: StoreUrl, timeout: float) -> None:
         self.url = url
         self.timeout = timeout
+        self.patience = math.ceil(timeout) + 1
+        """Seconds after which the database ends a transaction at rest: longer than a live node leaves one. A node that
+        froze or was cut off in the middle of one would else block its tag for all others until it came back."""
         try:
             importlib.import_module(self.driver)
         except ImportError as error:
@@ -341,6 +350,8 @@ class MySql(Dialect):
         connection.exec_driver_sql(
             "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', time_zone = '+00:00',"
             f" innodb_lock_wait_timeout = {wait}"
+            # MySQL has no limit of its own for transactions at rest: it ends connections at rest instead.
+            f" /*M!100300 , idle_transaction_timeout = {self.patience} */ /*!80000 , wait_timeout = {MYSQL_REST} */"
         )
         flush = connection.exec_driver_sql("SELECT @@GLOBAL.innodb_flush_log_at_trx_commit").scalar()
         if flush not in (1, 3) and not allow_lost_commits:
@@ -444,13 +455,18 @@ class Postgres(Dialect):
 
     def prepare(self, connection: Connection, *, allow_lost_commits: bool) -> None:
         """Make commits wait for the disk, and for a synchronous standby if there is one; look at fsync."""
-        if allow_lost_commits:
-            return
-        commit, fsync = connection.exec_driver_sql(
+        usual = "current_setting('synchronous_commit')" if allow_lost_commits else "'on'"
+        # A waiting call that its node gave up would else stand in line for a lock, unnoticed, and take its turn.
+        wait = max(1, int(self.timeout * 800))
+        commit, fsync, _, _ = connection.exec_driver_sql(
             "SELECT set_config('synchronous_commit', CASE current_setting('synchronous_commit')"
-            " WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, false), current_setting('fsync')"
+            f" WHEN 'remote_apply' THEN 'remote_apply' ELSE {usual} END, false), current_setting('fsync'),"
+            f" set_config('idle_in_transaction_session_timeout', '{self.patience}s', false),"
+            f" set_config('lock_timeout', '{wait}ms', false)"
         ).one()
         connection.commit()
+        if allow_lost_commits:
+            return
         if commit not in ("on", "remote_apply") or fsync != "on":
             raise StoreRefused(
                 f"{self.url.address} can lose commits: fsync is {fsync}, synchronous_commit is {commit}. Switch both"

@@ -5,7 +5,8 @@ Rules:
    step back of the other means that commits may be lost.
 2. `halt` (the default) halts the store until `goloves repair`; `skip` goes on above a gap, which has to be larger than
    what can have been granted meanwhile; `ignore` is for proxies that answer with one server of a cluster or another.
-3. This sees a failover. It does not see a rollback of the same server while no node was connected: the nodes' own marks
+3. A skip ends every window as well: what nodes hold they use to its end, and claim anew above the gap.
+4. This sees a failover. It does not see a rollback of the same server while no node was connected: the nodes' own marks
    do, and where there are none, nothing does.
 """
 
@@ -13,10 +14,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import structlog
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, Update, select, update
 from sqlalchemy.exc import DBAPIError
 
 from goloves.stores import schema
+from goloves.stores.base import FENCES_SKIPPED
 from goloves.stores.dialects import Dialect, Server
 
 log = structlog.get_logger("goloves.store")
@@ -50,7 +52,7 @@ class Failover:
     def meet(self, connection: Connection) -> None:
         """Look at the server behind a new connection, and act if it is another one."""
         before = self._seen  # held before the question was sent: two answers may cross
-        server = self._look(connection)
+        server = self.look(connection)
         if server is None:
             return
         if self.migrated:
@@ -63,13 +65,16 @@ class Failover:
             self._seen = server
 
     def accept(self, connection: Connection) -> None:
-        """Take the present server for the known one: part of a repair's last transaction."""
-        server = self._dialect.server(connection)
+        """Take the present server for the known one: the first part of a repair's last transaction."""
+        server = self.look(connection)
         if server is not None:
             connection.execute(update(schema.meta).where(schema.meta.c.id == schema.META_ID).values(server=server.name))
             self._seen = server
 
-    def _look(self, connection: Connection) -> Server | None:
+    def look(self, connection: Connection) -> Server | None:
+        """Say which server this is, None if there is none or it doesn't tell; ends the transaction under way."""
+        if self._dialect.embedded:
+            return None
         try:
             return self._dialect.server(connection)
         except DBAPIError as error:
@@ -109,6 +114,7 @@ class Failover:
         until = self._dialect.clock_ms() + self._skip.time_ms
         floor = (until - table.c.epoch_ms) // table.c.unit_ms
         connection.execute(update(table).values(floor=self._dialect.greatest(table.c.floor, floor)))
+        end_windows(connection)
 
     def _act_alone(self, difference: str) -> None:
         """Where only Leaf's table exists, there is nothing to skip or to halt but this node."""
@@ -131,3 +137,10 @@ class Failover:
                 " it was set back"
             )
         return ""
+
+
+def end_windows(connection: Connection, space: str | None = None) -> None:
+    """End every window, of one space or of all, by fences above whatever was claimed and forgotten since."""
+    table = schema.worker
+    statement: Update = update(table).values(fence=table.c.fence + FENCES_SKIPPED, nonce="")
+    connection.execute(statement if space is None else statement.where(table.c.space == space))

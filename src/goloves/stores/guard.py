@@ -6,9 +6,11 @@ Rules (SAFETY R5):
 3. Marks are kept by the store's identity and tag, or space and worker. Ranges are compared by number, windows by fence.
 4. The state directory holds marks and never grants: a copy of it can't issue anything. It belongs to one node, which
    locks it. If it can't be written, marks stay in memory and the log says so.
-5. A mark of the node above the store's halts the whole store, for every tag and window of it moved back (R6).
+5. A mark of the node above the store's halts the whole store, for every tag and window of it moved back (R6). A halt
+   that could not be written because the store was away is written before anything else is granted here.
 """
 
+import contextlib
 import fcntl
 import json
 import os
@@ -19,7 +21,7 @@ from typing import Generic, TextIO, TypeVar
 import structlog
 
 from goloves.core.grants import Range, Window
-from goloves.errors import ConfigError, GolovesError, StoreWentBackwards
+from goloves.errors import ConfigError, GolovesError, StoreUnavailable, StoreWentBackwards, UnknownOutcome
 from goloves.stores.base import MAX_READ, Claim, Mark, NewTag, SegmentStore, Space, Store, Tag, TagChange, WorkerStore
 
 FORMAT = 1
@@ -55,7 +57,7 @@ class Marks:
     def open(self, directory: Path) -> None:
         """Lock the state directory, read its marks, and keep them there from now on.
 
-        Raises ConfigError if another node holds it, or if a later version wrote it.
+        Raises ConfigError if another node holds it, if a later version wrote it, or if its marks can't be read.
         """
         try:
             directory.mkdir(parents=True, exist_ok=True)
@@ -72,15 +74,41 @@ class Marks:
             ) from None
         self._lock = lock
         self._path = directory / "marks"
-        if self._path.exists():
-            self._read(self._path)
+        try:
+            if self._path.exists():
+                self._read(self._path)
+        except OSError as error:
+            self.close()
+            raise ConfigError(f"the marks in {self._path} can't be read ({error}); mend that before a start") from None
+        except ConfigError:
+            self.close()
+            raise
         self._rewrite()
+
+    @classmethod
+    def of_stopped_node(cls, directory: Path) -> "Marks | None":
+        """Read the marks in a state directory, changing nothing there; None while a node runs on it.
+
+        Raises ConfigError if a later version wrote it, OSError if it can't be read.
+        """
+        marks = cls()
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(FileNotFoundError):
+                lock = stack.enter_context((directory / "lock").open())
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return None
+            with contextlib.suppress(FileNotFoundError):
+                marks._read(directory / "marks")
+        return marks
 
     def close(self) -> None:
         """Let go of the state directory."""
         for file in (self._file, self._lock):
             if file is not None:
-                file.close()
+                with contextlib.suppress(OSError):  # a full disk, of which the log has told
+                    file.close()
         self._file = self._lock = None
 
     def tag(self, identity: str, tag: str) -> int:
@@ -118,7 +146,8 @@ class Marks:
         return True
 
     def _read(self, path: Path) -> None:
-        with path.open(encoding="utf-8") as file:
+        damaged = 0
+        with path.open(encoding="utf-8", errors="replace") as file:
             header = file.readline().strip()
             if header != HEADER:
                 raise ConfigError(
@@ -129,7 +158,9 @@ class Marks:
                     identity, *mark = json.loads(line)
                     self._raise(identity, Mark(*mark))
                 except (ValueError, TypeError):
-                    continue  # the last line of a node that was killed while it wrote
+                    damaged += 1  # the last line of a node that was killed while it wrote
+        if damaged:
+            log.warning("lines of the marks can't be read: their marks are lost", file=str(path), lines=damaged)
 
     def _rewrite(self) -> None:
         """Write the file anew, with one line per mark, and replace the old one in one step."""
@@ -143,9 +174,10 @@ class Marks:
                 file.flush()
                 os.fsync(file.fileno())
             new.replace(self._path)
-            if self._file is not None:
-                self._file.close()
-            self._file = self._path.open("a", encoding="utf-8", buffering=1)
+            old, self._file = self._file, self._path.open("a", encoding="utf-8", buffering=1)
+            if old is not None:
+                with contextlib.suppress(OSError):  # what it could not write stands in the new one
+                    old.close()
             self._lines = len(lines)
             self.write_failed = False
         except OSError as error:
@@ -155,11 +187,11 @@ class Marks:
     def _write(self, file: TextIO, identity: str, mark: Mark) -> None:
         try:
             file.write(_line(identity, mark))
-            self.write_failed = False
         except OSError as error:
             self._failed(error)
+            return
         self._lines += 1
-        if self._lines >= self._compact_at:
+        if self.write_failed or self._lines >= self._compact_at:
             self._rewrite()
 
     def _failed(self, error: OSError) -> None:
@@ -181,6 +213,8 @@ class _Guard(Generic[Watched]):
         self._marks = marks
         self._node = node
         self._reported = False
+        self._unwritten_halt = ""
+        """Why the store has to be halted, as long as that could not be written into it."""
 
     @property
     def identity(self) -> str:
@@ -217,7 +251,10 @@ class _Guard(Generic[Watched]):
         also = ""
         try:
             await self._store.halt(reason)
+            self._unwritten_halt = ""
         except GolovesError as failed:
+            # Where there is no place for a halt, the marks go on to refuse what lies below them.
+            self._unwritten_halt = reason if isinstance(failed, StoreUnavailable | UnknownOutcome) else ""
             also = f" (the halt could not be written into the store: {failed.message})"
         log.critical("the store went backwards", reason=reason)
         error = StoreWentBackwards(
@@ -226,6 +263,11 @@ class _Guard(Generic[Watched]):
         )
         await self._report(error)
         return error
+
+    async def _check_unwritten(self) -> None:
+        """Refuse to grant before the halt that is owed is written: other tags and windows moved back too."""
+        if self._unwritten_halt:
+            raise await self._halted(self._unwritten_halt)
 
     async def _report(self, error: StoreWentBackwards) -> None:
         """Write this node's marks into a store that is halted as a whole, once per halt, for the repair."""
@@ -245,6 +287,7 @@ class SegmentGuard(_Guard[SegmentStore]):
 
     async def allocate(self, tag: str, size: int, *, exact: bool = False) -> Range:
         """Allocate, and refuse a range below the mark."""
+        await self._check_unwritten()
         identity = self._store.identity
         before = self._marks.tag(identity, tag)
         try:
@@ -263,7 +306,8 @@ class SegmentGuard(_Guard[SegmentStore]):
     async def read_tags(self, names: Iterable[str]) -> dict[str, Tag]:
         """Read tags, and raise their marks; a store that remembers less than this node halts.
 
-        What the store granted counts, not `max_id` itself: a number that an operator lowered is the tag's own matter (R4).
+        What the store granted counts, not `max_id` itself: a number that an operator lowered is the tag's own matter
+        (R4).
         """
         identity = self._store.identity
         before = {name: self._marks.tag(identity, name) for name in names}
@@ -308,6 +352,7 @@ class WorkerGuard(_Guard[WorkerStore]):
 
     async def claim(self, claim: Claim) -> Window:
         """Claim, and refuse a fence that is not above the mark of its worker id."""
+        await self._check_unwritten()
         before = self._marks.fences(self._store.identity, claim.space.name)
         try:
             window = await self._store.claim(claim)
@@ -324,6 +369,7 @@ class WorkerGuard(_Guard[WorkerStore]):
 
     async def extend(self, window: Window, end: int) -> Window:
         """Extend; a fence below ours, or ours under another nonce, means that the store went backwards (W3)."""
+        await self._check_unwritten()
         try:
             return await self._store.extend(window, end)
         except StoreWentBackwards as error:

@@ -17,7 +17,18 @@ from goloves.core.grants import MAX_NUMBER, Range, Window
 from goloves.core.layout import Layout
 from goloves.errors import StoreUnavailable
 from goloves.stores import rules
-from goloves.stores.base import Claim, Mark, NewTag, SeenOwner, Space, Tag, TagChange
+from goloves.stores.base import (
+    FENCES_SKIPPED,
+    Claim,
+    Mark,
+    NewTag,
+    Place,
+    RegisteredSpace,
+    SeenOwner,
+    Space,
+    Tag,
+    TagChange,
+)
 
 
 @dataclass
@@ -276,6 +287,35 @@ class MemoryStore:
             for node, kept in self.data.marks.items()
         }
 
+    async def read_place(self) -> Place:
+        self._check_open()
+        return Place()
+
+    async def read_spaces(self) -> list[RegisteredSpace]:
+        self._check_open()
+        return [
+            RegisteredSpace(
+                name,
+                row.layout.describe(),
+                row.layout.fingerprint,
+                row.layout.epoch_ms,
+                row.layout.unit_ms,
+                row.floor,
+            )
+            for name, row in sorted(self.data.spaces.items())
+        ]
+
+    async def read_remembered(self, names: Iterable[str]) -> dict[str, int]:
+        self._check_open()
+        listed = rules.at_most(names, "tags")
+        if self.data.only_leaf:
+            return {name: self.data.leaf[name].max_id for name in listed if name in self.data.leaf}
+        return {
+            name: max(self._marked(name).mark, self.data.leaf[name].max_id if name in self.data.leaf else 0)
+            for name in listed
+            if name in self.data.leaf or name in self.data.tags
+        }
+
     async def forget_marks(self) -> None:
         self._check_open()
         self.data.marks.clear()
@@ -291,13 +331,9 @@ class MemoryStore:
 
     async def raise_tags(self, numbers: Mapping[str, int]) -> None:
         self._check_open()
-        self._check_migrated("a repair")
         for name in rules.at_most(numbers, "tags"):
-            if name in self.data.leaf or name in self.data.tags:
-                rules.check_raise(name, numbers[name], self._marked(name).limit)
+            rules.check_raise(name, numbers[name], self._marked(name).limit if name in self.data.leaf else MAX_NUMBER)
         for name, number in numbers.items():
-            if name not in self.data.leaf and name not in self.data.tags:
-                continue
             marked = self._marked(name)
             row = self.data.leaf.get(name)
             marked.mark = max(marked.mark, number, row.max_id if row else 0)
@@ -307,7 +343,6 @@ class MemoryStore:
 
     async def skip_tags(self, gap: int) -> None:
         self._check_open()
-        self._check_migrated("a repair")
         for name in {*self.data.leaf, *self.data.tags}:
             marked = self._marked(name)
             row = self.data.leaf.get(name)
@@ -330,6 +365,13 @@ class MemoryStore:
             rows = self.data.workers.setdefault(mark.name, {})
             row = rows.setdefault(mark.worker, WorkerRow(0, 0, 0, "", "", self._now()))
             row.fence = max(row.fence, mark.value)
+            row.nonce = ""
+
+    async def end_windows(self, space: str) -> None:
+        self._check_open()
+        self._check_migrated("a repair")
+        for row in self.data.workers.get(space, {}).values():
+            row.fence += FENCES_SKIPPED
             row.nonce = ""
 
     async def lift_halt(self) -> None:

@@ -5,6 +5,7 @@ Rules:
 1. Numbers, floors and fences only rise here: each step may be repeated, and broken off anywhere.
 2. The halt is lifted last.
 3. Rows are locked as grants lock them: a tag's `goloves_tag` row, a space's row.
+4. Where only Leaf's table exists, there are numbers to raise and nothing else.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,8 +14,9 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select, update
 
-from goloves.stores import rules, schema
-from goloves.stores.base import Mark, SeenOwner
+from goloves.core.grants import MAX_NUMBER
+from goloves.stores import failover, rules, schema
+from goloves.stores.base import Mark, Place, RegisteredSpace, SeenOwner
 from goloves.stores.segments import SqlSegments
 
 PATIENCE = 600.0
@@ -55,6 +57,26 @@ class SqlRepair(SqlSegments):
             return {}
         return await self._run(self._read_marks, write=False, timeout=PATIENCE)
 
+    async def read_place(self) -> Place:
+        if not self.has_marks:
+            return Place()
+        server = await self._run(self._failover.look, write=False)
+        columns = (schema.meta.c.server, schema.meta.c.machine)
+        statement = select(*columns).where(schema.meta.c.id == schema.META_ID)
+        known = await self._run(lambda connection: connection.execute(statement).one(), write=False)
+        return Place(server.name if server else "", known.server, self._machine(), known.machine)
+
+    async def read_spaces(self) -> list[RegisteredSpace]:
+        if not self.has_marks:
+            return []
+        return await self._run(self._read_spaces, write=False)
+
+    async def read_remembered(self, names: Iterable[str]) -> dict[str, int]:
+        listed = rules.at_most(names, "tags")
+        if not listed:
+            return {}
+        return await self._run(lambda connection: self._read_remembered(connection, listed), write=False)
+
     async def forget_marks(self) -> None:
         self._check_migrated("a repair")
         await self._run(lambda connection: connection.execute(delete(schema.mark)).rowcount, timeout=PATIENCE)
@@ -65,16 +87,18 @@ class SqlRepair(SqlSegments):
         return await self._run(lambda connection: self._recent_owners(connection, most), write=False, timeout=PATIENCE)
 
     async def raise_tags(self, numbers: Mapping[str, int]) -> None:
-        self._check_migrated("a repair")
         listed = sorted(rules.at_most(numbers, "tags"))
-        await self._run(lambda connection: self._raise_tags(connection, listed, numbers), timeout=PATIENCE)
+        work = self._raise_tags if self.has_marks else self._raise_leaf
+        await self._run(lambda connection: work(connection, listed, numbers), timeout=PATIENCE)
 
     async def skip_tags(self, gap: int) -> None:
-        self._check_migrated("a repair")
         rules.check_size(gap)
-        table = schema.meta
-        statement = update(table).where(table.c.id == schema.META_ID).values(skipped=table.c.skipped + gap)
-        await self._run(lambda connection: connection.execute(statement).rowcount)
+        table, leaf = schema.meta, schema.leaf
+        if self.has_marks:
+            statement = update(table).where(table.c.id == schema.META_ID).values(skipped=table.c.skipped + gap)
+        else:
+            statement = update(leaf).where(leaf.c.max_id <= MAX_NUMBER - gap).values(max_id=leaf.c.max_id + gap)
+        await self._run(lambda connection: connection.execute(statement).rowcount, timeout=PATIENCE)
 
     async def raise_floor(self, space: str, floor: int) -> None:
         self._check_migrated("a repair")
@@ -84,6 +108,14 @@ class SqlRepair(SqlSegments):
         self._check_migrated("a repair")
         listed = rules.at_most(marks, "marks")
         await self._run(lambda connection: self._raise_fences(connection, listed), timeout=PATIENCE)
+
+    async def end_windows(self, space: str) -> None:
+        self._check_migrated("a repair")
+        await self._run(lambda connection: self._end_windows(connection, space), timeout=PATIENCE)
+
+    def _machine(self) -> str:
+        """Give this machine's id where the store is bound to one, else an empty text."""
+        raise NotImplementedError
 
     # --- transactions ---
 
@@ -113,19 +145,39 @@ class SqlRepair(SqlSegments):
             for row in connection.execute(select(*table.c).order_by(table.c.seen_ms.desc()).limit(most))
         ]
 
+    def _read_spaces(self, connection: Connection) -> list[RegisteredSpace]:
+        rows = connection.execute(select(*schema.space.c).order_by(schema.space.c.name))
+        return [
+            RegisteredSpace(row.name, row.layout, row.fingerprint, row.epoch_ms, row.unit_ms, row.floor) for row in rows
+        ]
+
+    def _read_remembered(self, connection: Connection, names: list[str]) -> dict[str, int]:
+        found = {name: tag.max_id for name, tag in self._read(connection, names).items()}
+        if self.has_marks:
+            for name, row in self._marks_of(connection, names).items():
+                found[name] = max(found.get(name, 0), min(row.mark + row.due, MAX_NUMBER))
+        return found
+
     def _raise_tags(self, connection: Connection, names: list[str], numbers: Mapping[str, int]) -> None:
         for name in names:
-            row = self._lock(connection, name)
-            if row is None:
-                continue
+            row = self._lock(connection, name, make=True)
+            assert row is not None
             number = numbers[name]
-            rules.check_raise(name, number, row.limit)
             max_id = connection.execute(self._select_number(name).with_for_update()).scalar()
+            rules.check_raise(name, number, MAX_NUMBER if max_id is None else row.limit)
             reached = max(row.mark, number, max_id or 0)
             connection.execute(update(schema.tag).where(schema.tag.c.name == name).values(mark=reached, halted=""))
             if max_id is not None:
                 same = self._dialect.same_name(schema.leaf.c.biz_tag, name)
                 connection.execute(update(schema.leaf).where(same).values(max_id=reached))
+
+    def _raise_leaf(self, connection: Connection, names: list[str], numbers: Mapping[str, int]) -> None:
+        table = schema.leaf
+        for name in names:
+            number = numbers[name]
+            rules.check_raise(name, number, MAX_NUMBER)
+            same = self._dialect.same_name(table.c.biz_tag, name)
+            connection.execute(update(table).where(same, table.c.max_id < number).values(max_id=number))
 
     def _raise_floor(self, connection: Connection, space: str, floor: int) -> None:
         table = schema.space
@@ -133,11 +185,18 @@ class SqlRepair(SqlSegments):
         if connection.execute(update(table).where(table.c.name == space).values(floor=raised)).rowcount != 1:
             raise rules.unknown_space(space)
 
+    def _end_windows(self, connection: Connection, space: str) -> None:
+        self._lock_spaces(connection, [space])
+        failover.end_windows(connection, space)
+
+    def _lock_spaces(self, connection: Connection, names: Iterable[str]) -> None:
+        for name in sorted(set(names)):
+            connection.execute(select(schema.space.c.name).where(schema.space.c.name == name).with_for_update())
+
     def _raise_fences(self, connection: Connection, marks: list[Mark]) -> None:
         """Raise fences, and take their nonces away: the windows under the old ones can't be extended any more."""
         table = schema.worker
-        for name in sorted({given.name for given in marks}):
-            connection.execute(select(schema.space.c.name).where(schema.space.c.name == name).with_for_update())
+        self._lock_spaces(connection, (given.name for given in marks))
         for given in sorted(marks, key=lambda given: (given.name, given.worker)):
             same = [table.c.space == given.name, table.c.worker == given.worker]
             raised = self._dialect.greatest(table.c.fence, given.value)

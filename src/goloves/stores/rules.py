@@ -233,12 +233,12 @@ def check_extension(held: Window, fence: int | None, nonce: str, floor: int) -> 
     who = f"worker id {held.worker} of space {held.space!r}"
     if fence is None:
         raise _went_backwards(f"the store no longer knows {who}, which it had granted under fence {held.fence}")
+    if not nonce and fence >= held.fence:
+        raise WindowLost(f"a repair of the store ended the window of {who}")
     if fence > held.fence:
         raise WindowLost(f"{who} was claimed by another node (fence {fence}, ours was {held.fence})")
     if fence < held.fence:
         raise _went_backwards(f"the store has fence {fence} for {who}, which it had granted under fence {held.fence}")
-    if not nonce:
-        raise WindowLost(f"a repair of the store ended the window of {who}")
     if nonce != held.nonce:
         raise _went_backwards(f"the store granted fence {fence} of {who} twice")
     if floor < held.end:
@@ -288,4 +288,4 @@ def _past_end(layout: Layout) -> TimeUsedUp:
 
 def _went_backwards(what: str) -> StoreWentBackwards:
     """Say that a window shows it: the whole store was set back, and the guard will halt it (R6)."""
-    return StoreWentBackwards(f"{what}: the store was set back; look into it, then run: goloves repair")
+    return StoreWentBackwards(f"{what}: the store was set back")

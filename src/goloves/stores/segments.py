@@ -162,12 +162,16 @@ class SqlSegments(Session):
         return list(self._tags(connection, rows, [row.biz_tag for row in rows]).values())
 
     def _tags(self, connection: Connection, rows: Iterable[Any], names: list[str]) -> dict[str, Tag]:
-        marks: dict[str, Any] = {}
-        if self.has_marks and names:
-            marks = {
-                row.name: row for row in connection.execute(select(*schema.tag.c).where(schema.tag.c.name.in_(names)))
-            }
+        marks = self._marks_of(connection, names) if self.has_marks and names else {}
         return {row.biz_tag: self._tag(row, marks.get(row.biz_tag)) for row in rows}
+
+    def _marks_of(self, connection: Connection, names: list[str]) -> dict[str, Any]:
+        """Read the rows of `goloves_tag`, with the numbers that are `due` to be left out."""
+        table, meta = schema.tag, schema.meta
+        to_skip = select(meta.c.skipped).where(meta.c.id == schema.META_ID).scalar_subquery()
+        due = (to_skip - table.c.skipped).label("due")
+        statement = select(*table.c, due).where(table.c.name.in_(names))
+        return {row.name: row for row in connection.execute(statement)}
 
     def _tag(self, row: Any, marked: Any) -> Tag:
         updated: datetime | None = row.update_time
@@ -177,7 +181,9 @@ class SqlSegments(Session):
         if marked is None:
             mark = row.max_id if self.has_marks else None
             return Tag(row.biz_tag, row.max_id, row.step, description, updated, mark)
-        return Tag(row.biz_tag, row.max_id, row.step, description, updated, marked.mark, marked.limit, marked.halted)
+        # What is due to be left out counts as granted: a node that remembers a part of it needs no alarm.
+        max_id, mark = (min(number + marked.due, marked.limit) for number in (row.max_id, marked.mark))
+        return Tag(row.biz_tag, max_id, row.step, description, updated, mark, marked.limit, marked.halted)
 
     def _create(self, connection: Connection, new: NewTag) -> Tag:
         row = self._lock(connection, new.name, make=True)

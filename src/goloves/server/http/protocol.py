@@ -308,7 +308,7 @@ class HttpConnection(asyncio.Protocol):
     def _put(self, answers: list[bytes]) -> None:
         if answers:
             self._write(answers[0] if len(answers) == 1 else b"".join(answers))
-            if self._paused:
+            if self._paused and not self._transport.is_closing():
                 self._shared.stalling(self, self._transport.get_write_buffer_size())
 
     # --- rest, and the end ---

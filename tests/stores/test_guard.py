@@ -1,0 +1,536 @@
+import asyncio
+import contextlib
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from goloves.core.grants import Range, Window
+from goloves.core.layout import Layout
+from goloves.errors import (
+    ConfigError,
+    StoreUnavailable,
+    StoreWentBackwards,
+    UnknownOutcome,
+    WindowLost,
+)
+from goloves.stores.base import Claim, Mark, NewTag, Space, TagChange
+from goloves.stores.guard import HEADER, Marks, SegmentGuard, WorkerGuard
+from goloves.stores.memory import MemoryData, MemoryStore
+
+SPACE = Space("default", Layout(41, 1, 12))
+STORE = "a store"
+
+
+class CrossingStore(MemoryStore):
+    """Holds answers back, and fails to halt or to write marks where it is told to."""
+
+    def __init__(self, data: MemoryData) -> None:
+        super().__init__(data)
+        self.hold: asyncio.Event | None = None
+        self.halt_error: Exception | None = None
+        self.marks_error: Exception | None = None
+        self.written: list[int] = []
+
+    async def allocate(self, tag: str, size: int, *, exact: bool = False) -> Range:
+        hold = self.hold
+        granted = await super().allocate(tag, size, exact=exact)
+        if hold is not None:
+            await hold.wait()
+        return granted
+
+    async def halt(self, reason: str) -> None:
+        if self.halt_error is not None:
+            raise self.halt_error
+        await super().halt(reason)
+
+    async def write_marks(self, node: str, marks: object) -> None:
+        listed: list[Mark] = list(marks)  # type: ignore[call-overload]
+        self.written.append(len(listed))
+        if self.marks_error is not None:
+            raise self.marks_error
+        await super().write_marks(node, listed)
+
+
+class Watched:
+    """A store with both guards of one node."""
+
+    def __init__(self, data: MemoryData | None = None) -> None:
+        self.data = data or MemoryData(uuid=STORE)
+        self.store = CrossingStore(self.data)
+        self.marks = Marks()
+        self.segments = SegmentGuard(self.store, self.marks, "node 1")
+        self.windows = WorkerGuard(self.store, self.marks, "node 1")
+        self.nonces = 0
+
+    async def open(self) -> "Watched":
+        await self.segments.open()
+        await self.windows.open()
+        await self.windows.open_space(SPACE)
+        await self.segments.create_tag(NewTag("order", step=10))
+        return self
+
+    def a_claim(self, worker: int = 0, now: int = 1000) -> Claim:
+        self.nonces += 1
+        return Claim(SPACE, now, 100, f"{self.nonces:032x}", "node 1", random.Random(1), range(worker, worker + 1))
+
+    async def claimed(self, worker: int = 0, now: int = 1000) -> Window:
+        return await self.windows.claim(self.a_claim(worker, now))
+
+
+async def watched() -> Watched:
+    return await Watched().open()
+
+
+def tag_mark(name: str, value: int) -> Mark:
+    return Mark("tag", name, value)
+
+
+# --- ranges ---
+
+
+async def test_r5_each_range_raises_its_tag_s_mark() -> None:
+    each = await watched()
+    assert each.marks.tag(STORE, "order") == -1
+    assert await each.segments.allocate("order", 10) == Range("order", 1, 11)
+    assert each.marks.tag(STORE, "order") == 11
+
+
+async def test_r5_a_range_below_the_mark_halts_the_whole_store_and_is_not_given() -> None:
+    each = await watched()
+    backup = each.data.snapshot()
+    await each.segments.allocate("order", 100)
+    each.data.restore(backup)
+    with pytest.raises(
+        StoreWentBackwards, match=r"\[1, 11\) of the tag 'order' lies below 101.*goloves repair"
+    ) as caught:
+        await each.segments.allocate("order", 10)
+    assert caught.value.whole_store
+    assert "lies below 101" in each.data.halt
+    with pytest.raises(StoreWentBackwards):
+        await each.claimed()
+
+
+async def test_r5_two_answers_may_cross() -> None:
+    each = await watched()
+    each.store.hold = slow = asyncio.Event()
+    first = asyncio.ensure_future(each.segments.allocate("order", 10))
+    await asyncio.sleep(0)
+    each.store.hold = None
+    assert await each.segments.allocate("order", 10) == Range("order", 11, 21)
+    slow.set()
+    assert await first == Range("order", 1, 11)
+    assert each.marks.tag(STORE, "order") == 21
+    assert not each.data.halt
+
+
+async def test_r5_a_reading_raises_the_mark_of_a_tag_in_use_and_remembers_no_other() -> None:
+    each = await watched()
+    await each.segments.create_tag(NewTag("other"))
+    await each.segments.allocate("order", 10)
+    await each.store.allocate("order", 500)
+    assert set(await each.segments.read_tags(["order", "other", "none"])) == {"order", "other"}
+    assert each.marks.tag(STORE, "order") == 511
+    assert each.marks.tag(STORE, "other") == -1
+
+
+async def test_r5_a_reading_below_the_mark_halts_the_whole_store() -> None:
+    each = await watched()
+    backup = each.data.snapshot()
+    await each.segments.allocate("order", 100)
+    each.data.restore(backup)
+    with pytest.raises(StoreWentBackwards, match="up to 1, below 101"):
+        await each.segments.read_tags(["order"])
+    assert each.data.halt
+
+
+async def test_r5_where_the_store_has_no_marks_the_node_s_own_judge_what_is_read() -> None:
+    each = await watched()
+    each.data.only_leaf = True
+    await each.segments.allocate("order", 100)
+    each.data.leaf["order"].max_id = 50
+    with pytest.raises(StoreWentBackwards, match="the halt could not be written into the store"):
+        await each.segments.read_tags(["order"])
+    with pytest.raises(StoreWentBackwards):
+        await each.segments.allocate("order", 10)
+
+
+async def test_r4_a_tag_that_the_store_halts_alone_is_not_the_whole_store_s_matter() -> None:
+    each = await watched()
+    await each.segments.allocate("order", 10)
+    each.data.leaf["order"].max_id = 1
+    with pytest.raises(StoreWentBackwards) as caught:
+        await each.segments.allocate("order", 10)
+    assert not caught.value.whole_store
+    assert not each.data.halt
+    assert each.data.marks == {}
+
+
+async def test_the_rest_of_a_store_is_handed_on() -> None:
+    each = await watched()
+    assert (each.segments.identity, each.windows.identity) == (STORE, STORE)
+    assert each.segments.has_marks
+    assert await each.segments.clock() is None
+    await each.segments.ensure_tag(NewTag("made"))
+    assert (await each.segments.change_tag("made", TagChange(step=7))).step == 7
+    assert [tag.name for tag in await each.segments.list_tags(prefix="m", most=5)] == ["made"]
+    await each.segments.delete_tag("made")
+    assert await each.segments.list_tags(after="n") == await each.store.list_tags(after="n")
+    await each.windows.write_marks("node 2", [tag_mark("order", 5)])
+    assert each.data.marks == {"node 2": {("tag", "order", -1): 5}}
+    await each.windows.halt("an operator said so")
+    assert each.data.halt == "an operator said so"
+    await each.segments.close()
+    with pytest.raises(StoreUnavailable):
+        await each.segments.allocate("order", 1)
+
+
+# --- windows ---
+
+
+async def test_r5_windows_are_judged_by_their_fence() -> None:
+    each = await watched()
+    window = await each.claimed()
+    assert each.marks.fences(STORE, "default") == {0: 1}
+    await each.windows.release(window, window.start)
+    assert (await each.claimed()).fence == 2
+    assert each.marks.fences(STORE, "default") == {0: 2}
+
+
+async def test_r5_a_fence_that_is_not_above_the_mark_halts_the_whole_store() -> None:
+    each = await watched()
+    backup = each.data.snapshot()
+    await each.claimed()
+    each.data.restore(backup)
+    with pytest.raises(StoreWentBackwards, match="fence 1 of worker 0 in the space 'default' is not above 1"):
+        await each.claimed(now=5000)
+    assert each.data.halt
+
+
+async def test_r5_a_window_that_is_read_back_is_judged_too() -> None:
+    each = await watched()
+    backup = each.data.snapshot()
+    await each.claimed()
+    each.data.restore(backup)
+    claim = each.a_claim()
+    await each.store.claim(claim)
+    with pytest.raises(StoreWentBackwards):
+        await each.windows.find_window("default", claim.nonce)
+    assert await each.windows.find_window("default", "nobody's") is None
+
+
+async def test_w4_a_window_that_is_read_back_raises_the_mark() -> None:
+    each = await watched()
+    claim = each.a_claim()
+    window = await each.store.claim(claim)
+    assert await each.windows.find_window("default", claim.nonce) == window
+    assert each.marks.fences(STORE, "default") == {0: 1}
+
+
+async def test_w3_an_extension_that_finds_the_store_set_back_halts_it() -> None:
+    each = await watched()
+    backup = each.data.snapshot()
+    window = await each.claimed()
+    each.data.restore(backup)
+    with pytest.raises(StoreWentBackwards) as caught:
+        await each.windows.extend(window, window.end + 10)
+    assert caught.value.whole_store
+    assert each.data.halt
+
+
+async def test_w3_an_extension_of_a_halted_store_reports_the_node_s_marks() -> None:
+    each = await watched()
+    window = await each.claimed()
+    await each.store.halt("somebody else noticed")
+    with pytest.raises(StoreWentBackwards, match="somebody else noticed"):
+        await each.windows.extend(window, window.end + 10)
+    assert each.data.marks == {"node 1": {("worker", "default", 0): 1}}
+
+
+async def test_an_extension_that_is_granted_or_lost_is_handed_on() -> None:
+    each = await watched()
+    window = await each.claimed()
+    assert (await each.windows.extend(window, window.end + 10)).end == window.end + 10
+    other = Watched(each.data)
+    await other.windows.open()
+    await other.windows.open_space(SPACE)
+    other.nonces = 100
+    await other.claimed(now=window.end + 10)
+    with pytest.raises(WindowLost):
+        await each.windows.extend(window, window.end + 20)
+
+
+# --- halts and reports ---
+
+
+async def test_r6_a_node_that_meets_a_halt_writes_its_marks_once() -> None:
+    each = await watched()
+    await each.segments.allocate("order", 10)
+    await each.store.halt("somebody else noticed")
+    for _ in range(5):
+        with pytest.raises(StoreWentBackwards):
+            await each.segments.allocate("order", 10)
+    assert each.store.written == [1]
+    assert each.data.marks == {"node 1": {("tag", "order", -1): 11}}
+
+
+async def test_r6_after_a_repair_the_next_halt_is_reported_anew() -> None:
+    each = await watched()
+    for _ in range(2):
+        await each.segments.allocate("order", 10)
+        await each.store.halt("again")
+        for _ in range(2):
+            with pytest.raises(StoreWentBackwards):
+                await each.segments.allocate("order", 10)
+            with pytest.raises(StoreWentBackwards):
+                await each.claimed()
+        await each.store.lift_halt()
+    assert each.data.marks["node 1"]["tag", "order", -1] == 21
+    assert len(each.store.written) == 3
+
+
+async def test_r6_many_marks_are_written_in_parts() -> None:
+    each = await watched()
+    for number in range(2500):
+        each.marks.rise(STORE, tag_mark(f"tag {number}", 5))
+    each.marks.rise("another store", tag_mark("elsewhere", 5))
+    await each.store.halt("somebody else noticed")
+    with pytest.raises(StoreWentBackwards):
+        await each.segments.allocate("order", 10)
+    assert each.store.written == [1000, 1000, 500]
+    assert len(each.data.marks["node 1"]) == 2500
+
+
+async def test_r6_marks_that_could_not_be_written_are_written_at_the_next_refusal() -> None:
+    each = await watched()
+    await each.segments.allocate("order", 10)
+    await each.store.halt("somebody else noticed")
+    each.store.marks_error = StoreUnavailable("connection refused")
+    with pytest.raises(StoreWentBackwards):
+        await each.segments.allocate("order", 10)
+    each.store.marks_error = None
+    with pytest.raises(StoreWentBackwards):
+        await each.segments.allocate("order", 10)
+    assert each.data.marks["node 1"]
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable("connection refused"), UnknownOutcome("no answer")])
+async def test_r6_a_halt_that_could_not_be_written_is_owed_before_anything_else_is_granted(error: Exception) -> None:
+    each = await watched()
+    await each.segments.create_tag(NewTag("other", step=10))
+    backup = each.data.snapshot()
+    await each.segments.allocate("order", 100)
+    each.data.restore(backup)
+    each.store.halt_error = error
+    with pytest.raises(StoreWentBackwards, match="the halt could not be written"):
+        await each.segments.allocate("order", 1000)
+    with pytest.raises(StoreWentBackwards, match="the halt could not be written"):
+        await each.segments.allocate("other", 10)
+    assert not each.data.halt
+    each.store.halt_error = None
+    with pytest.raises(StoreWentBackwards, match="lies below 101"):
+        await each.segments.allocate("other", 10)
+    assert "lies below 101" in each.data.halt
+    await each.store.raise_tags({"order": 5000})
+    await each.store.lift_halt()
+    assert await each.segments.allocate("other", 10) == Range("other", 1, 11)
+
+
+async def test_r6_a_halt_that_the_windows_owe_holds_for_their_claims_and_extensions() -> None:
+    each = await watched()
+    window = await each.claimed(worker=1)
+    backup = each.data.snapshot()
+    await each.claimed(worker=0)
+    each.data.restore(backup)
+    each.store.halt_error = StoreUnavailable("connection refused")
+    with pytest.raises(StoreWentBackwards):
+        await each.claimed(worker=0)
+    with pytest.raises(StoreWentBackwards):
+        await each.windows.extend(window, window.end + 10)
+    with pytest.raises(StoreWentBackwards):
+        await each.claimed(worker=1, now=5000)
+
+
+# --- the state directory ---
+
+
+@pytest.fixture
+def opened() -> Iterator[list[Marks]]:
+    """Collects marks that the test opened, and closes them."""
+    marks: list[Marks] = []
+    yield marks
+    for each in marks:
+        each.close()
+
+
+def open_marks(opened: list[Marks], directory: Path) -> Marks:
+    marks = Marks()
+    opened.append(marks)
+    marks.open(directory)
+    return marks
+
+
+def test_r5_marks_survive_a_restart_in_the_state_directory(tmp_path: Path, opened: list[Marks]) -> None:
+    first = open_marks(opened, tmp_path / "deep" / "node-0")
+    first.rise(STORE, tag_mark("order", 10))
+    first.rise(STORE, tag_mark("订单 \u2028", 5))
+    first.rise(STORE, Mark("worker", "default", 7, 3))
+    first.rise("another store", tag_mark("order", 99))
+    first.close()
+    second = open_marks(opened, tmp_path / "deep" / "node-0")
+    assert second.tag(STORE, "order") == 10
+    assert second.tag(STORE, "订单 \u2028") == 5
+    assert second.fences(STORE, "default") == {3: 7}
+    assert second.tag("another store", "order") == 99
+    assert len(second.all(STORE)) == 3
+
+
+def test_r5_marks_are_on_the_disk_as_soon_as_they_rise_for_a_node_that_is_killed(
+    tmp_path: Path, opened: list[Marks]
+) -> None:
+    marks = open_marks(opened, tmp_path)
+    marks.rise(STORE, tag_mark("order", 10))
+    assert (tmp_path / "marks").read_text().splitlines()[-1] == '["a store", "tag", "order", 10, -1]'
+
+
+def test_r5_a_mark_only_rises(tmp_path: Path, opened: list[Marks]) -> None:
+    marks = open_marks(opened, tmp_path)
+    for value in (10, 5, 10):
+        marks.rise(STORE, tag_mark("order", value))
+        marks.rise(STORE, Mark("worker", "default", value, 0))
+    assert marks.tag(STORE, "order") == 10
+    assert marks.fences(STORE, "default") == {0: 10}
+    assert len((tmp_path / "marks").read_text().splitlines()) == 3
+
+
+def test_r5_the_fences_that_are_given_out_are_a_copy() -> None:
+    marks = Marks()
+    marks.rise(STORE, Mark("worker", "default", 1, 0))
+    marks.fences(STORE, "default")[0] = 99
+    assert marks.fences(STORE, "default") == {0: 1}
+
+
+def test_r5_a_state_directory_belongs_to_one_node_at_a_time(tmp_path: Path, opened: list[Marks]) -> None:
+    first = open_marks(opened, tmp_path)
+    with pytest.raises(ConfigError, match="belongs to a node that is running; stop it, or give this one another"):
+        open_marks(opened, tmp_path)
+    first.close()
+    open_marks(opened, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [b'["a store", "tag", "or', b"\x00\x00\x00", b"\xff\xfe\n", b"[]\n", b"5\n", b'["a store", "tag", "x", "y", -1]\n'],
+)
+def test_r5_a_damaged_line_is_left_out_and_said_and_the_others_hold(
+    tmp_path: Path, opened: list[Marks], damage: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    marks = open_marks(opened, tmp_path)
+    marks.rise(STORE, tag_mark("order", 10))
+    marks.close()
+    with (tmp_path / "marks").open("ab") as file:
+        file.write(damage)
+    again = open_marks(opened, tmp_path)
+    assert again.tag(STORE, "order") == 10
+    assert "lines of the marks can't be read" in capsys.readouterr().out
+    again.rise(STORE, tag_mark("order", 11))
+    again.close()
+    assert open_marks(opened, tmp_path).tag(STORE, "order") == 11
+
+
+def test_r5_marks_of_a_later_version_are_refused_and_left_alone(tmp_path: Path, opened: list[Marks]) -> None:
+    (tmp_path / "marks").write_text("goloves marks 2\nsomething new\n")
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=r"another version of Goloves \('goloves marks 2'\); use that version"):
+            open_marks(opened, tmp_path)
+    assert (tmp_path / "marks").read_text() == "goloves marks 2\nsomething new\n"
+
+
+def test_r5_marks_that_exist_and_cannot_be_read_are_not_passed_over(tmp_path: Path, opened: list[Marks]) -> None:
+    (tmp_path / "marks").mkdir()
+    with pytest.raises(ConfigError, match=r"can't be read .* mend that"):
+        open_marks(opened, tmp_path)
+
+
+def test_r5_a_directory_that_cannot_be_written_alarms_and_marks_stay_in_memory(
+    tmp_path: Path, opened: list[Marks], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    marks = open_marks(opened, tmp_path / "file" / "node-0")
+    assert marks.write_failed
+    assert "marks stay in memory only" in capsys.readouterr().out
+    marks.rise(STORE, tag_mark("order", 10))
+    assert marks.tag(STORE, "order") == 10
+
+
+def test_r5_a_directory_in_which_no_file_can_be_made_alarms_and_marks_stay_in_memory(
+    tmp_path: Path, opened: list[Marks]
+) -> None:
+    (tmp_path / "marks.new").mkdir()
+    marks = open_marks(opened, tmp_path)
+    assert marks.write_failed
+    marks.rise(STORE, tag_mark("order", 10))
+    assert marks.tag(STORE, "order") == 10
+
+
+def test_r5_marks_that_a_full_disk_did_not_take_are_written_when_it_has_room_again(
+    tmp_path: Path, opened: list[Marks], capsys: pytest.CaptureFixture[str]
+) -> None:
+    marks = open_marks(opened, tmp_path)
+    good = marks._file
+    marks._file = full = open("/dev/full", "a", buffering=1)  # noqa: PTH123, SIM115 - each write to it fails
+    for number in range(3):
+        marks.rise(STORE, tag_mark(f"tag {number}", 10))
+    assert marks.write_failed
+    assert capsys.readouterr().out.count("marks stay in memory only") == 1
+    marks._file = good
+    marks.rise(STORE, tag_mark("last", 10))
+    assert marks.write_failed is False
+    marks.close()
+    with contextlib.suppress(OSError):
+        full.close()
+    again = open_marks(opened, tmp_path)
+    assert {mark.name for mark in again.all(STORE)} == {"tag 0", "tag 1", "tag 2", "last"}
+
+
+def test_closing_on_a_full_disk_raises_nothing(tmp_path: Path, opened: list[Marks]) -> None:
+    marks = open_marks(opened, tmp_path)
+    assert marks._file is not None
+    marks._file.close()
+    marks._file = open("/dev/full", "a", buffering=1)  # noqa: PTH123, SIM115 - closed by the marks
+    marks.rise(STORE, tag_mark("order", 10))
+    marks.close()
+    marks.close()
+
+
+def test_the_file_is_written_anew_when_it_has_many_lines(
+    tmp_path: Path, opened: list[Marks], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("goloves.stores.guard.COMPACT_AFTER", 50)
+    marks = open_marks(opened, tmp_path)
+    for value in range(200):
+        marks.rise(STORE, tag_mark(f"tag {value % 3}", value))
+        assert len((tmp_path / "marks").read_text().splitlines()) <= 51
+    lines = (tmp_path / "marks").read_text().splitlines()
+    assert lines[0] == HEADER
+    marks.close()
+    again = open_marks(opened, tmp_path)
+    assert [again.tag(STORE, f"tag {number}") for number in range(3)] == [198, 199, 197]
+    assert len((tmp_path / "marks").read_text().splitlines()) == 4
+
+
+async def test_r5_a_restarted_node_refuses_a_store_that_was_set_back_meanwhile(
+    tmp_path: Path, opened: list[Marks]
+) -> None:
+    each = Watched()
+    opened.append(each.marks)
+    each.marks.open(tmp_path)
+    await each.open()
+    backup = each.data.snapshot()
+    await each.segments.allocate("order", 100)
+    each.marks.close()
+    each.data.restore(backup)
+    marks = open_marks(opened, tmp_path)
+    with pytest.raises(StoreWentBackwards):
+        await SegmentGuard(each.store, marks, "node 1").allocate("order", 10)
