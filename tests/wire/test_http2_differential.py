@@ -96,7 +96,7 @@ def write(operation: tuple[object, ...], encoder: hpack.Encoder) -> bytes:
     if name == "headers":
         return frame(Kind.HEADERS, END_HEADERS | end, stream, encoder.encode(REQUEST))
     if name == "length":
-        fields = [*REQUEST, (b"content-length", b"%d" % parts[1])]
+        fields = [*REQUEST, (b"content-length", b"%d" % int(str(parts[1])))]
         return frame(Kind.HEADERS, END_HEADERS, stream, encoder.encode(fields)) + data(stream, b"ab", end=True)
     if name == "data":
         return data(stream, b"x" * int(str(parts[1])), end=bool(end))
@@ -126,8 +126,9 @@ def write(operation: tuple[object, ...], encoder: hpack.Encoder) -> bytes:
         return frame(Kind.PUSH_PROMISE, END_HEADERS, stream, b"\0\0\0\2")
     if name == "unknown":
         return b"\0\0\3\xbb\xff\0\0\0\1abc"
-    kind, flags, stream, payload = parts
-    return frame(Kind(int(str(kind))), int(str(flags)), int(str(stream)), bytes(payload))  # type: ignore[call-overload]
+    kind, flags, where, payload = parts
+    assert isinstance(payload, bytes)
+    return frame(Kind(int(str(kind))), int(str(flags)), int(str(where)), payload)
 
 
 class Theirs:

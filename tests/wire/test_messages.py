@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 from google.protobuf.message import DecodeError, Message
+from google.rpc import error_details_pb2, status_pb2
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -135,9 +136,6 @@ def test_a_decoded_id_is_written_as_protobuf_writes_it(unix_ms: int, worker: int
 
 
 def test_error_details_are_a_google_rpc_status_with_the_reason_and_the_delay() -> None:
-    status_pb2 = pytest.importorskip("google.rpc.status_pb2")
-    from google.rpc import error_details_pb2
-
     status = status_pb2.Status.FromString(error_details(14, "no range", "no_range", 1.5))
     info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
     assert (status.code, status.message) == (14, "no range")

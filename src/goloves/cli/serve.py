@@ -59,8 +59,9 @@ def serve_command(
 ) -> None:
     """Serve ids over HTTP and gRPC until Ctrl-C or SIGTERM.
 
-    Without options: SQLite under ./data, HTTP on 127.0.0.1:8080, gRPC on 127.0.0.1:50051. An embedded store is made by itself only while all
-    listeners are on loopback or Unix sockets; else a missing store is an error, unless --init says that it is new.
+    Without options: SQLite under ./data, HTTP on 127.0.0.1:8080, gRPC on 127.0.0.1:50051. An embedded store is made
+    by itself only while all listeners are on loopback or Unix sockets; else a missing store is an error, unless --init
+    says that it is new.
     """
     import uvloop
 

@@ -49,7 +49,7 @@ class Echo:
         self.gathered = 0
 
     def service(self) -> Service:
-        handlers = {"Once": self.once, "Gather": self.gather, "Spread": self.spread, "Chat": self.chat}
+        handlers: dict[str, Any] = {"Once": self.once, "Gather": self.gather, "Spread": self.spread, "Chat": self.chat}
         return protobuf_service(pool().FindServiceByName(NAME), handlers)
 
     async def _obey(self, ask: Any, call: Call) -> None:
