@@ -33,11 +33,13 @@ class LiveGrpc:
         *,
         tls: ssl.SSLContext | None = None,
         adjust: Callable[[GrpcShared], None] = lambda shared: None,
+        ticks: bool = True,
     ) -> None:
         self._services = list(services)
         self._limits = limits
         self._tls = tls
         self._adjust = adjust
+        self._ticks = ticks
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
         self._listener.setblocking(False)
         self.port: int = self._listener.getsockname()[1]
@@ -99,7 +101,7 @@ class LiveGrpc:
         self._adjust(self.shared)
         acceptor = Acceptor(self._listener, lambda: GrpcConnection(self.shared), lambda: None, self._tls)
         acceptor.start()
-        ticking = asyncio.create_task(self._tick())
+        ticking = asyncio.create_task(self._tick() if self._ticks else asyncio.sleep(0))
         self._started.set()
         await self._stop.wait()
         acceptor.stop()

@@ -308,6 +308,9 @@ class GrpcCall:
     async def _run(self, request: Any) -> None:
         method = self._route.method
         try:
+            # One read may start many calls before any has answered: each looks again whether its answer is taken.
+            while self._connection.congested and not method.many_requests:
+                await self._until_writable()
             if method.unary is not None:
                 answer = await method.unary(request, self)
                 self._send(frame_message(method.write(answer), compress=self._route.compress))
@@ -331,11 +334,17 @@ class GrpcCall:
                 self._send(frame_message(method.write(answer), compress=self._route.compress))
                 connection.flush()
                 while connection.congested or connection.wire.is_queued(self.stream):
-                    self._writable = connection.shared.loop.create_future()
-                    await self._writable
+                    await self._until_writable()
                 self._sends += 1
                 if self._sends % SENDS_PER_TURN == 0:
                     await asyncio.sleep(0)
+
+    async def _until_writable(self) -> None:
+        self._writable = self._connection.shared.loop.create_future()
+        try:
+            await self._writable
+        finally:
+            self._writable = None
 
     def may_write(self) -> None:
         """Go on sending: what waited has left."""
@@ -388,7 +397,6 @@ class GrpcCall:
 
     def _expire(self) -> None:
         self.finish(CallError(Status.DEADLINE_EXCEEDED, "the call's deadline passed"))
-        self._connection.flush()
 
 
 async def _requests(call: GrpcCall) -> AsyncIterator[Any]:

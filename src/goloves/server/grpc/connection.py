@@ -152,6 +152,8 @@ class GrpcConnection(asyncio.Protocol):
         for event in events:
             self._take(event)
         self._reading = False
+        if self._stalled_with:
+            self._relax()
         self.flush()
 
     def eof_received(self) -> bool:
@@ -261,9 +263,10 @@ class GrpcConnection(asyncio.Protocol):
         self._parked.append(call)
 
     def ended(self, call: GrpcCall) -> None:
-        """Take a call out that has ended."""
+        """Take a call out that has ended, and write how."""
         self._calls.pop(call.stream, None)
         self._rest()
+        self.flush()
 
     def flush(self) -> None:
         """Write what there is, unless `data_received` is about to."""
