@@ -18,7 +18,7 @@ EPOCH = $(shell git log -1 --format=%ct 2>/dev/null || echo 1700000000)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help venv run test faults simulate lint format build requirements clean
+.PHONY: help venv run test faults simulate bench lint format build requirements clean
 
 help:  ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -39,6 +39,11 @@ faults: .venv/dev.stamp  ## run every test of faults on real processes: kills, c
 simulate: .venv/dev.stamp  ## play SEEDS=2000 stories of a simulated cluster, from the seed FIRST=0 on
 	PYTHONPATH=tests $(BIN)/python -m simulation $(SEEDS) $(FIRST)
 
+bench: .venv/bench.stamp  ## measure beside a floor in C and other servers; ARGS=--short to try, ARGS=--help for more
+	@scripts/test-packages
+	@command -v cc >/dev/null || scripts/apt-install gcc libc6-dev
+	@PYTHONPATH=tests $(BIN)/python -m benchmarks $(ARGS)
+
 lint: .venv/dev.stamp  ## check style, types and shell scripts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -57,9 +62,10 @@ requirements: .venv/dev.stamp  ## renew the pins from pyproject.toml; ARGS=--upg
 	@scripts/oldest-python $(BIN)/python
 	$(COMPILE) $(ARGS) --extra=all -o requirements/server.txt pyproject.toml
 	$(COMPILE) $(ARGS) --extra=dev -c requirements/server.txt -o requirements/dev.txt pyproject.toml
+	$(COMPILE) $(ARGS) --extra=bench -c requirements/dev.txt -o requirements/bench.txt pyproject.toml
 
 clean:  ## remove what these commands made, except data/
-	rm -rf .venv build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .cache build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/%.stamp: requirements/%.txt pyproject.toml scripts/venv

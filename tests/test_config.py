@@ -108,6 +108,20 @@ WRONG = [
         "[spaces.q]\nwindow = 60\nunit_ms = 7\n",
         "goloves.toml:3: spaces.q: unit_ms is 7; 1, 10, 100 or 1000 is possible",
     ),
+    (
+        "[spaces.q]\nworkers = 'all'\n",
+        'goloves.toml:2: spaces.q.workers is "all": workers names the first and the last worker id, as in "512-1023"',
+    ),
+    (
+        "[spaces.q]\nworkers = '512-1024'\n",
+        'goloves.toml:2: spaces.q.workers is "512-1024": workers ends at 1024, and the layout has the worker ids 0 to',
+    ),
+    ("[spaces.q]\nworkers = '9-3'\n", 'goloves.toml:2: spaces.q.workers is "9-3": workers begins at 9 and ends before'),
+    (
+        "[spaces.q]\npreset = 'js53'\nworkers = '128'\n",
+        "workers ends at 128, and the layout has the worker ids 0 to 127",
+    ),
+    ("[spaces.q]\nworkers = 7\n", "goloves.toml:2: spaces.q.workers is 7; it has to be a text"),
     ('[spaces." q"]\n', "goloves.toml:1: the name ' q' of a space begins or ends with white space"),
     ('[spaces.""]\nwindow = 60\n', "goloves.toml:1: the name of a space is empty"),
     (
@@ -426,6 +440,19 @@ def test_the_space_default_always_exists_with_leaf_s_layout(tmp_path: Path) -> N
     ):
         assert config.spaces["default"].layout() == PRESETS["leaf"]
         assert config.spaces["default"].window == 600.0
+
+
+@pytest.mark.parametrize(
+    ("workers", "ids", "window"),
+    [("512-1023", range(512, 1024), 600.0), ("0 - 254", range(255), 60.0), ("7", range(7, 8), 60.0)],
+)
+def test_w10_a_space_restricts_its_worker_ids_and_few_of_them_get_short_windows(
+    workers: str, ids: range, window: float, tmp_path: Path
+) -> None:
+    space = loaded(f"[spaces.q]\nworkers = '{workers}'\n", where=tmp_path).config.spaces["q"]
+    assert space.worker_ids() == ids
+    assert space.window == window
+    assert loaded("[spaces.q]\n", where=tmp_path).config.spaces["q"].worker_ids() is None
 
 
 def test_an_empty_section_makes_a_space(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ def test_a_tag_is_created_shown_changed_and_deleted(invoke: Invoke) -> None:
         "next_number": "7",
         "step": 50,
         "limit": None,
+        "left": None,
         "description": "orders",
         "halted": None,
     }
@@ -38,6 +39,7 @@ def test_a_tag_is_created_shown_changed_and_deleted(invoke: Invoke) -> None:
         "next number": "7",
         "step": "60",
         "limit": "1000",
+        "left": "993",
         "description": "of the shop",
         "updated": "",
         "halted": "",
@@ -59,6 +61,14 @@ def test_tags_are_listed_in_the_order_of_their_names(invoke: Invoke) -> None:
     assert lines[0].split("  ")[0].strip() == "tag"
     assert [line.split()[0] for line in lines[2:]] == ["Order", "default", "order", "über"]
     assert [tag["tag"] for tag in json.loads(invoke("tag", "list", "--prefix", "o", "--json").stdout)] == ["order"]
+
+
+def test_a_tag_whose_numbers_run_out_says_how_many_are_left(invoke: Invoke) -> None:
+    for start, limit in ((899, 1000), (901, 1000), (1000, 1000)):
+        invoke("tag", "create", f"t{start}", "--start", str(start), "--limit", str(limit))
+    shown = invoke("tag", "list", "--prefix", "t").stdout.splitlines()[2:]
+    assert [line.split()[3:] for line in shown] == [["used", "up"], [], ["99", "numbers", "left"]]
+    assert json.loads(invoke("tag", "show", "t901", "--json").stdout)["left"] == "99"
 
 
 def test_a_long_list_says_how_it_goes_on(invoke: Invoke) -> None:

@@ -14,6 +14,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -169,14 +171,23 @@ class Node:
         """Send it a signal."""
         self._running().send_signal(number)
 
-    def get(self, path: str, *, method: str = "GET") -> tuple[int, str]:
+    def get(self, path: str) -> tuple[int, str]:
         """Ask this life; gives status and body."""
+        answer, body = self._get(path)
+        return answer.status, body
+
+    def date(self) -> datetime:
+        """Give the time that this life's answers say it is, in whole seconds."""
+        answer, _ = self._get("/healthz")
+        return parsedate_to_datetime(answer.headers["Date"])
+
+    def _get(self, path: str) -> tuple[http.client.HTTPResponse, str]:
         assert self.life is not None, f"{self.name} does not listen"
         connection = _UnixConnection(self.life.address)
         try:
-            connection.request(method, path)
+            connection.request("GET", path)
             answer = connection.getresponse()
-            return answer.status, answer.read().decode()
+            return answer, answer.read().decode()
         finally:
             connection.close()
 

@@ -136,7 +136,7 @@ async def test_a_look_up_that_closes_the_gate_meanwhile_says_that_the_store_is_a
 async def test_an_unknown_tag_is_answered_with_one_that_is_much_like_it() -> None:
     async with World(tags=[NewTag("order"), NewTag("message")]) as world:
         for name, says in (
-            ("ordr", "there is no tag 'ordr'; did you mean 'order'?; create it with `goloves tag create`"),
+            ("ordr", "there is no tag 'ordr'; did you mean 'order'? Or create it with `goloves tag create`"),
             ("xyz", "there is no tag 'xyz'; create it with `goloves tag create`"),
         ):
             with pytest.raises(UnknownTag) as caught:

@@ -1,9 +1,10 @@
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from goloves.config import SnowflakeConfig
-from goloves.core.layout import Layout
+from goloves.core.layout import Layout, preset
 from goloves.errors import (
     ClockBackwards,
     NoWindow,
@@ -619,6 +620,70 @@ async def test_w2_a_clock_before_the_layout_s_epoch_claims_nothing() -> None:
         with pytest.raises(TimeUsedUp, match="set the clock right"):
             await world.snowflakes()
         assert world.store.calls["claim"] == 0
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        Layout(36, 2, 4),
+        Layout(32, 2, 4, unit_ms=10),
+        Layout(31, 4, 2, worker_first=False, unit_ms=10),
+        preset("uid", epoch_ms=0),
+    ],
+)
+@pytest.mark.parametrize(("days", "warns"), [(59, 1), (61, 0)])
+def test_the_end_of_every_layout_is_warned_of(
+    layout: Layout, days: int, warns: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    epoch_ms = EPOCH_MS + days * 86_400_000 - layout.end_units * layout.unit_ms
+    ending = replace(layout, epoch_ms=epoch_ms)
+
+    @on_virtual_time
+    async def story() -> None:
+        async with World(spaces=[ServedSpace(Space("default", ending), WINDOW)]) as world:
+            assert await world.snowflakes()
+
+    story()
+    assert capsys.readouterr().out.count("the layout's time runs out: make a new space") == warns
+
+
+@on_virtual_time
+async def test_w6_too_few_worker_ids_for_the_nodes_are_warned_of_and_rarely(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("goloves.service.spaces.WARN_EVERY", 1200.0)
+    data = MemoryData(uuid="a store")
+    async with World(data=data):
+        assert "run short" not in capsys.readouterr().out, "one of four"
+        async with World(data=data, tags=()):
+            assert "run short" not in capsys.readouterr().out, "two of four"
+            async with World(data=data, tags=()) as third:
+                await third.settle()
+                said = capsys.readouterr().out
+                assert said.count("worker ids of the space run short") == 1
+                assert "of=4" in said
+                assert "taken=3" in said
+                space_of(third).drop()
+                await third.wait_for(lambda: space_of(third).window is not None, within=700)
+                assert "run short" not in capsys.readouterr().out
+                await asyncio.sleep(1200)
+                space_of(third).drop()
+                await third.wait_for(lambda: space_of(third).window is not None, within=700)
+                await third.settle()
+                assert "run short" in capsys.readouterr().out
+
+
+@on_virtual_time
+async def test_w6_counting_worker_ids_keeps_no_window_from_being_used(capsys: pytest.CaptureFixture[str]) -> None:
+    served = ServedSpace(SPACE, WINDOW, range(1, 2))
+    async with World(spaces=[served], started=False) as world:
+        world.store.before["count_windows"] = times(1, refused)
+        await world.service.start()
+        await world.settle()
+        assert await world.snowflakes()
+        assert "run short" not in capsys.readouterr().out
+        space_of(world).drop()
+        await world.wait_for(lambda: "run short" in capsys.readouterr().out, within=700)
 
 
 @on_virtual_time

@@ -337,6 +337,30 @@ async def test_a_used_up_tag_gives_its_last_numbers_and_then_says_so_without_sto
 
 
 @on_virtual_time
+async def test_a_tag_of_which_nine_tenths_are_used_is_warned_of_and_rarely(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("goloves.service.tags.WARN_EVERY", 600.0)
+    async with World(tags=[NewTag("order", step=1, start=8990, limit=10_000)]) as world:
+        await world.ids()
+        assert "numbers run out" not in capsys.readouterr().out
+        await world.ids(count=30)
+        said = capsys.readouterr().out
+        assert said.count("the tag's numbers run out: raise its limit, or use a new tag") == 1
+        assert "limit=10000" in said
+        await world.ids(count=20)
+        await asyncio.sleep(500)
+        assert "numbers run out" not in capsys.readouterr().out
+        await asyncio.sleep(200)
+        assert capsys.readouterr().out.count("numbers run out") == 1, "at a reading of the tag"
+        await world.operator.change_tag("order", TagChange(limit=1_000_000))
+        await asyncio.sleep(120)  # a reading later the new limit is known
+        capsys.readouterr()
+        await asyncio.sleep(1200)
+        assert "numbers run out" not in capsys.readouterr().out
+
+
+@on_virtual_time
 async def test_a_used_up_tag_goes_on_when_its_limit_is_raised() -> None:
     async with World(tags=[NewTag("order", step=10, limit=5)]) as world:
         assert await world.ids(count=4) == [1, 2, 3, 4]

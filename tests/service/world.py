@@ -155,6 +155,9 @@ class ObedientStore(MemoryStore):
     async def find_window(self, space: str, nonce: str) -> Window | None:
         return await self._do("find_window", lambda: MemoryStore.find_window(self, space, nonce))
 
+    async def count_windows(self, space: str, now: int, workers: range | None = None) -> int:
+        return await self._do("count_windows", lambda: MemoryStore.count_windows(self, space, now, workers))
+
     async def extend(self, window: Window, end: int) -> Window:
         return await self._do("extend", lambda: MemoryStore.extend(self, window, end))
 

@@ -200,6 +200,9 @@ class FarStore:
     async def claim(self, claim: Claim) -> Window:
         return await self._wire.call("claim", lambda: self._store.claim(claim), granted=self._granted_window)
 
+    async def count_windows(self, space: str, now: int, workers: range | None = None) -> int:
+        return await self._read("count_windows", lambda: self._store.count_windows(space, now, workers))
+
     async def find_window(self, space: str, nonce: str) -> Window | None:
         return await self._read("find_window", lambda: self._store.find_window(space, nonce))
 

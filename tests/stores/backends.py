@@ -1,6 +1,7 @@
 """The kinds of store that the contract is held against, and ways to do to them what people do behind a store's back."""
 
 import sqlite3
+import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -150,6 +151,10 @@ class Sql(Backend):
             )
 
 
+_templates: dict[str, "Served"] = {}
+"""By server: a database that was migrated once. Copying it takes a tenth of the time of a migration."""
+
+
 class Sqlite(Sql):
     """A SQLite file."""
 
@@ -184,6 +189,28 @@ class Served(Sql):
         if self.name == "postgresql":
             statement = f"SET ROLE {USER}; {statement}"
         return self.server.sql(statement, self.database)
+
+    async def prepare(self) -> "Served":
+        """Give this empty database the tables of a new store, and a uuid of its own."""
+        template = _templates.get(self.server.name)
+        if template is None or template.server is not self.server:
+            template = Served(self.server)
+            await template.migrate()
+            _templates[self.server.name] = template
+        if self.name == "mariadb":
+            tables = [line.split("\t")[0] for line in template.sql("SHOW TABLES").splitlines()]
+            self.sql(
+                "".join(
+                    f"CREATE TABLE {table} LIKE {template.database}.{table};"
+                    f"INSERT INTO {table} SELECT * FROM {template.database}.{table};"
+                    for table in tables
+                )
+            )
+        else:
+            self.server.sql(f"DROP DATABASE {self.database}")
+            self.server.sql(f"CREATE DATABASE {self.database} TEMPLATE {template.database} OWNER {USER}")
+        self.sql(f"UPDATE goloves_meta SET uuid = '{uuid.uuid4()}'")
+        return self
 
     def admin(self, statement: str) -> str:
         """Run SQL as the server's administrator."""

@@ -18,7 +18,7 @@ async def _made(kind: str, request: pytest.FixtureRequest, directory: Path) -> B
         return Memory()
     if kind == "sqlite":
         return await Sqlite(directory).migrate()
-    return await Served(request.getfixturevalue(kind)).migrate()
+    return await Served(request.getfixturevalue(kind)).prepare()
 
 
 @pytest.fixture(params=["memory", *SQL])

@@ -227,6 +227,28 @@ class SegmentContract:
             await store.ensure_tag(NewTag("order"))
         assert await store.read_tags(["order"]) == {}
 
+    async def test_r4_auto_create_leaves_the_tombstone_of_a_tag_alone_that_never_gave_a_number(
+        self, backend: Backend
+    ) -> None:
+        store = await backend.node()
+        await store.create_tag(NewTag("order", start=0))
+        await store.delete_tag("order")
+        with pytest.raises(UnknownTag):
+            await store.ensure_tag(NewTag("order"))
+        assert (await store.create_tag(NewTag("order", start=0))).max_id == 0
+
+    async def test_r4_of_nodes_that_create_a_deleted_tag_at_once_one_does(self, backend: Backend) -> None:
+        stores = await backend.nodes(6)
+        await stores[0].create_tag(NewTag("order"))
+        await stores[0].allocate("order", 10)
+        await stores[0].delete_tag("order")
+        outcomes = await asyncio.gather(
+            *(store.create_tag(NewTag("order")) for store in stores), return_exceptions=True
+        )
+        made = [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]
+        assert [tag.max_id for tag in made] == [11]
+        assert all(isinstance(outcome, TagExists) for outcome in outcomes if outcome not in made)
+
     async def test_r4_a_new_tag_whose_limit_lies_below_the_tombstone_is_refused(self, backend: Backend) -> None:
         store = await backend.node()
         await store.create_tag(NewTag("order", start=500))
@@ -732,6 +754,17 @@ class WorkerContract:
             await claimed(store, TWO, 1000)
         assert caught.value.lowest_floor == 1100
         assert (await claimed(store, TWO, 1100)).start == 1100
+
+    async def test_w6_the_windows_under_way_are_counted(self, backend: Backend) -> None:
+        store = await backend.node()
+        await store.open_space(LEAF)
+        await store.open_space(TWO)
+        for worker, now in ((3, 100), (4, 100), (700, 500)):
+            await store.claim(a_claim(LEAF, now, workers=range(worker, worker + 1)))
+        assert await store.count_windows("default", 1099) == 3
+        assert await store.count_windows("default", 1100) == 1
+        assert await store.count_windows("default", 0, range(4, 700)) == 1
+        assert await store.count_windows("two", 0) == 0
 
     async def test_w6_four_million_worker_ids_are_no_burden(self, backend: Backend) -> None:
         store = await backend.node()

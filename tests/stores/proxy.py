@@ -18,6 +18,8 @@ class Proxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self.port = 0
         self.at_commit: AtCommit = "pass"
+        self.mute = False
+        """Whether nothing that the server says arrives any more."""
         self.connections = 0
         self.commits = 0
         """COMMITs seen."""
@@ -90,6 +92,8 @@ class Proxy:
                 # The server has answered, so it has committed: now lose that, or keep it.
                 if self.at_commit == "lose the answer":
                     raise ConnectionResetError
+                continue
+            if self.mute:
                 continue
             writer.write(data)
             await writer.drain()

@@ -50,7 +50,7 @@ async def test_migrating_twice_changes_nothing(database: Sql) -> None:
     store = await database.node()
     await store.allocate("default", 10)
     identity = store.identity
-    await database.make().migrate()  # type: ignore[union-attr]
+    await database.make().migrate()
     again = await database.node()
     assert again.identity == identity
     assert (await again.allocate("default", 1)).start == 11
@@ -59,7 +59,7 @@ async def test_migrating_twice_changes_nothing(database: Sql) -> None:
 async def test_migrations_at_once_make_one_store(request: pytest.FixtureRequest, tmp_path: Path) -> None:
     for kind in ("sqlite", "mariadb", "postgresql"):
         backend: Sql = Sqlite(tmp_path) if kind == "sqlite" else Served(request.getfixturevalue(kind))
-        await asyncio.gather(*(backend.make().migrate() for _ in range(3)))  # type: ignore[func-returns-value]
+        await asyncio.gather(*(backend.make().migrate() for _ in range(3)))
         assert backend.sql("SELECT COUNT(*) FROM goloves_meta") == "1"
         assert backend.sql("SELECT COUNT(*) FROM goloves_version") == "1"
         assert backend.sql("SELECT biz_tag, max_id FROM leaf_alloc") == "default\t1"

@@ -13,7 +13,7 @@ from sqlalchemy.util import await_only
 
 from databases import Server
 from goloves.core.grants import Range
-from goloves.errors import StoreRefused, StoreUnavailable, UnknownOutcome
+from goloves.errors import StoreRefused, StoreUnavailable, UnknownOutcome, UnknownTag
 from goloves.stores import make_store
 from goloves.stores.sql import Options, SqlStore
 from stores.backends import PATIENT, Served
@@ -336,6 +336,90 @@ def test_calls_that_are_cancelled_at_any_moment_break_nothing(server: Server, ru
             assert last.start > max((range_.start for range_ in granted), default=0)
 
     run(story())
+
+
+async def test_a_store_is_reached_through_a_unix_socket(served: Served) -> None:
+    server = served.server
+    if server.name == "mariadb":
+        url = f"mysql://root@/{served.database}?unix_socket={server.directory / 'socket'}"
+    else:
+        url = f"postgresql://goloves@:{server.port}/{served.database}?host={server.data}"
+    store = make_store(url, PATIENT)
+    await store.open()
+    assert await store.allocate("default", 10) == Range("default", 1, 11)
+    await store.close()
+
+
+async def test_a_server_without_encryption_is_not_talked_to_in_the_clear_when_that_was_asked_for(
+    served: Served, proxy: Proxy
+) -> None:
+    url = served.url.replace(f":{served.server.port}/", f":{proxy.port}/")
+    store = make_store(f"{url}?sslmode=require", PATIENT)
+    with pytest.raises(StoreUnavailable, match=r"can't be reached: .*SSL"):
+        await store.open()
+    assert proxy.connections >= 1
+    await store.close()
+
+
+async def test_a_call_that_comes_after_the_close_of_a_database_is_unavailable(served: Served) -> None:
+    store = await served.node()
+    assert isinstance(store, SqlStore)
+    await store._database.close()
+    with pytest.raises(StoreUnavailable, match="is closed"):
+        await store.allocate("default", 1)
+
+
+async def test_a_connection_lost_while_a_refusal_is_undone_changes_nothing_of_the_refusal(
+    store: SqlStore, proxy: Proxy
+) -> None:
+    def refuse(connection: Connection) -> None:
+        connection.execute(text("SELECT 1"))
+        proxy.cut()
+        raise UnknownTag("there is no such tag")
+
+    with pytest.raises(UnknownTag):
+        await store._run(refuse)
+    assert store._database._idle == []
+    assert await store.allocate("default", 1)
+
+
+async def test_a_call_cancelled_while_its_refusal_is_undone_leaves_no_connection_behind(
+    store: SqlStore, proxy: Proxy
+) -> None:
+    undoing = asyncio.Event()
+
+    def refuse(connection: Connection) -> None:
+        connection.execute(text("SELECT 1"))
+        proxy.mute = True
+        undoing.set()
+        raise UnknownTag("there is no such tag")
+
+    call = asyncio.create_task(store._run(refuse))
+    await undoing.wait()
+    await asyncio.wait([call], timeout=0.05)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    proxy.mute = False
+    assert store._database._idle == []
+    assert await store.allocate("default", 1)
+
+
+async def test_a_call_cancelled_while_an_idle_connection_is_tried_leaves_it_behind(
+    store: SqlStore, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.allocate("default", 1)
+    proxy.mute = True
+    with monkeypatch.context() as patch:
+        patch.setattr("goloves.stores.database.STALE_AFTER", 0.0)
+        call = asyncio.create_task(store.allocate("default", 1))
+        await asyncio.wait([call], timeout=0.05)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+    proxy.mute = False
+    assert store._database._idle == []
+    assert (await store.allocate("default", 1)).start == 2
 
 
 async def test_a_server_that_is_away_when_a_store_is_opened_may_come_later(server: Server) -> None:

@@ -73,7 +73,7 @@ async def test_r3_what_a_killed_process_was_granted_nobody_gets_again(database: 
     for _ in range(3):
         taker = await start(database.url, 100_000)
         assert taker.stdout is not None
-        lines = []
+        lines: list[bytes] = []
         while len(lines) < 20:
             lines.append(await taker.stdout.readline())
         taker.send_signal(signal.SIGKILL)

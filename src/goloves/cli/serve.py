@@ -103,7 +103,10 @@ async def _serve(config: Config, *, init: bool) -> None:
             WorkerGuard(windows, marks, name),
             segment=config.segment,
             snowflake=config.snowflake,
-            spaces=[ServedSpace(Space(space, each.layout()), each.window) for space, each in config.spaces.items()],
+            spaces=[
+                ServedSpace(Space(space, each.layout()), each.window, each.worker_ids())
+                for space, each in config.spaces.items()
+            ],
             owner=f"{name} pid {os.getpid()}",
         )
         node = Node(

@@ -201,6 +201,7 @@ def _object(tag: Tag) -> dict[str, Any]:
         "next_number": str(tag.max_id),
         "step": tag.step,
         "limit": None if tag.limit == MAX_NUMBER else str(tag.limit),
+        "left": None if tag.limit == MAX_NUMBER else str(max(0, tag.limit - tag.max_id)),
         "description": tag.description,
         "updated": None if tag.updated is None else tag.updated.isoformat(),
         "halted": tag.halted or None,
@@ -210,4 +211,6 @@ def _object(tag: Tag) -> dict[str, Any]:
 def _state(tag: Tag) -> str:
     if tag.halted:
         return f"halted: {tag.halted}"
-    return "used up" if tag.max_id >= tag.limit else ""
+    if tag.max_id >= tag.limit:
+        return "used up"
+    return f"{tag.limit - tag.max_id} numbers left" if tag.nearly_used_up else ""

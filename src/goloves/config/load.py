@@ -189,10 +189,11 @@ class _Loading:
         if "window" in space:
             return
         try:
-            layout = msgspec.convert(space, SpaceConfig).layout()
+            chosen = msgspec.convert(space, SpaceConfig)
+            workers = chosen.worker_ids() or range(chosen.layout().workers)
         except ConfigError:
             return
-        if layout.workers < FEW_WORKERS:
+        if len(workers) < FEW_WORKERS:
             space["window"] = SHORT_WINDOW
 
 

@@ -192,6 +192,11 @@ def _space(config: Config, name: str, space: SpaceConfig) -> Iterator[Finding]:
         keys = tuple((*here, field) for field in dict.fromkeys([*chief, *fields]))
         yield keys, f"{show(here)}: {error.message}"
         return
+    try:
+        space.worker_ids()
+    except ConfigError as error:
+        key = (*here, "workers")
+        yield (key,), f"{show(key)} is {show_value(space.workers)}: {error.message}"
     for relation in SPACE_RELATIONS:
         if not relation.holds(config, space, layout):
             keys = tuple(key if find(key) else (*here, *key) for key in relation.keys)

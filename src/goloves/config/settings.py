@@ -14,6 +14,7 @@ from typing import Literal, TypeVar
 import msgspec
 
 from goloves.core.layout import Layout, preset
+from goloves.errors import ConfigError
 from goloves.server.grpc.limits import GrpcLimits
 from goloves.server.limits import HttpLimits
 
@@ -152,9 +153,28 @@ class SpaceConfig(Section, frozen=True):
     """Unit of the time field: 1, 10, 100 or 1000 ms. Coarser: the time reaches further, fewer ids a second."""
     worker_first: bool | None = None
     """Order of the lower fields: true is time, worker, sequence (Leaf), false is time, sequence, worker (Sonyflake)."""
+    workers: str | None = None
+    """The worker ids that nodes may claim, the first and the last of them: `"512-1023"`. None: all that the layout has.
+    Beside Leaf's own Snowflake, or any other that numbers ids alike, leave out each worker id that it uses: otherwise
+    both give the same ids. Nodes of one space that name different worker ids are fine."""
     window: float = 600.0
-    """How long a window is; a space of fewer than 256 worker ids has 60 unless this is set. The store can be away for
-    nine tenths of it; after a crash the worker id rests for as long."""
+    """How long a window is; a space in which fewer than 256 worker ids may be claimed has 60 unless this is set. The
+    store can be away for nine tenths of it; after a crash the worker id rests for as long."""
+
+    def worker_ids(self) -> range | None:
+        """Give the worker ids that may be claimed, None if all may be; ConfigError if the layout lacks some (W10)."""
+        if self.workers is None:
+            return None
+        found = _WORKERS.fullmatch(self.workers)
+        if found is None:
+            raise ConfigError('workers names the first and the last worker id, as in "512-1023"')
+        first, last = int(found[1]), int(found[2] or found[1])
+        if first > last:
+            raise ConfigError(f"workers begins at {first} and ends before, at {last}; write the lower one first")
+        there = self.layout().workers
+        if last >= there:
+            raise ConfigError(f"workers ends at {last}, and the layout has the worker ids 0 to {there - 1}")
+        return range(first, last + 1)
 
     def layout(self) -> Layout:
         """Give the preset with the overriding fields; ConfigError if the result is no layout."""
@@ -267,6 +287,7 @@ def mask_url(url: str) -> str:
     return _SECRET_VALUE.sub(r"\1***", masked)
 
 
+_WORKERS = re.compile(r"([0-9]{1,7})(?: ?- ?([0-9]{1,7}))?")
 _USER_INFO = re.compile(r"(://[^:/?#@]*):.*@", re.DOTALL)
 _BARE_USER_INFO = re.compile(r"^([^:/?#@]*):.*@", re.DOTALL)
 _SECRET_VALUE = re.compile(r"([?&;][^=&;]*(?:pass|pwd|secret|token|key)[^=&;]*=)[^&;]*", re.IGNORECASE)

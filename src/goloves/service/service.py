@@ -364,7 +364,7 @@ class IdService:
         now = asyncio.get_running_loop().time()
         second, used = self._suggested
         if second == int(now) and used >= SUGGESTIONS_PER_SECOND:
-            return "; create it with `goloves tag create`"
+            return _how_to_create("")
         self._suggested = (int(now), used + 1 if second == int(now) else 1)
         try:
             async with asyncio.timeout_at(deadline):
@@ -372,7 +372,7 @@ class IdService:
         except (GolovesError, TimeoutError):
             tags = []
         names = list(dict.fromkeys([tag.name for tag in tags] + list(self.tags)[:200]))
-        return f"{_hint(name, names)}; create it with `goloves tag create`"
+        return _how_to_create(_hint(name, names))
 
     def _drop(self, source: TagSource) -> None:
         source.retire(UnknownTag(f"the tag {source.name!r} does not exist any more"))
@@ -506,6 +506,10 @@ class IdService:
         for tag in self.tags.values():
             tag.forget(error)
         self.tags.clear()
+
+
+def _how_to_create(hint: str) -> str:
+    return f"{hint} Or create it with `goloves tag create`" if hint else "; create it with `goloves tag create`"
 
 
 def _hint(name: str, names: list[str]) -> str:

@@ -51,6 +51,12 @@ RETRY = 1.0
 WARN_DAYS = 60
 """Days before a layout's time runs out from which on every node warns: time to make a new space and move clients."""
 
+SCARCE = 2
+"""Worker ids that a space needs for each node: nodes that crash leave theirs resting while they claim another (W6)."""
+
+WARN_EVERY = 3600.0
+"""Seconds between two warnings of what will only be trouble one day."""
+
 MAX_WAITING = 10_000
 """Requests that may wait for one space at once: some seconds' worth, a few MB."""
 
@@ -114,7 +120,8 @@ class SpaceSource:
         """Why nothing comes from here any more."""
         self._waiting = 0
         self._news = asyncio.Event()
-        self._warned_at = float("-inf")
+        self._warned_at = self._end_warned_at = self._scarce_warned_at = float("-inf")
+        self._count_due = False
         self._monotonic_ns = shared.clock.monotonic_ns
         self._steady = shared.steady
         self._epoch_ns = layout.epoch_ms * 1_000_000
@@ -194,6 +201,7 @@ class SpaceSource:
             else:
                 self.trouble = None
                 self._tell()
+                await self._warn_of_scarcity()
                 await self._sleep(self._pause * self._shared.rng.uniform(0.8, 1.0))
 
     async def stop(self, error: GolovesError) -> None:
@@ -309,6 +317,7 @@ class SpaceSource:
         shared.counters.windows_claimed += 1
         self._lost = False
         self._generator.adopt(window)
+        self._count_due = True
         log.info("window claimed", space=self.name, worker=window.worker, fence=window.fence)
         self._warn_of_the_end()
 
@@ -371,9 +380,30 @@ class SpaceSource:
     def _warn_of_the_end(self) -> None:
         left_days = (self.layout.end_unix_ms - self.layout.unix_ms(self._now())) / 86_400_000
         loop_time = asyncio.get_running_loop().time()
-        if left_days <= WARN_DAYS and loop_time - self._warned_at >= 3600:
-            self._warned_at = loop_time
+        if left_days <= WARN_DAYS and loop_time - self._end_warned_at >= WARN_EVERY:
+            self._end_warned_at = loop_time
             log.warning("the layout's time runs out: make a new space", space=self.name, days_left=round(left_days, 1))
+
+    async def _warn_of_scarcity(self) -> None:
+        """After a claim, count the windows under way and warn if they leave too few worker ids (W6)."""
+        shared, ids = self._shared, self._workers or range(self.layout.workers)
+        loop_time = asyncio.get_running_loop().time()
+        if not self._count_due or loop_time - self._scarce_warned_at < WARN_EVERY:
+            return
+        self._count_due = False
+        try:
+            taken = await shared.gate.call_now(lambda: shared.store.count_windows(self.name, self._now(), ids))
+        except GolovesError:
+            return  # the gate says that the store is away; the next claim counts again
+        if taken * SCARCE > len(ids):
+            self._scarce_warned_at = loop_time
+            log.warning(
+                "worker ids of the space run short: nodes that crash may have to wait for one",
+                space=self.name,
+                taken=taken,
+                of=len(ids),
+                mend="fewer nodes, or a new space with more worker bits",
+            )
 
     def _tell(self) -> None:
         """Wake the requests that wait."""

@@ -30,11 +30,14 @@ from goloves.errors import (
 )
 from goloves.service.counters import Counters
 from goloves.service.gate import Gate
-from goloves.stores.base import SegmentStore, Tag
+from goloves.stores.base import SegmentStore, Tag, nearly_used_up
 
 REFUSAL_LASTS = 1.0
 """Seconds for which a final refusal (used up, halted) is repeated without asking the store again: a tag that is used up
 would otherwise turn each request into a transaction."""
+
+WARN_EVERY = 3600.0
+"""Seconds between two warnings that a tag's numbers run out."""
 
 log = structlog.get_logger("goloves.segment")
 
@@ -71,6 +74,7 @@ class TagSource:
     __slots__ = (
         "_buffer",
         "_halts",
+        "_limit",
         "_line",
         "_policy",
         "_refill",
@@ -78,6 +82,7 @@ class TagSource:
         "_refused_until",
         "_retired",
         "_shared",
+        "_warned_at",
         "name",
         "take",
     )
@@ -94,6 +99,8 @@ class TagSource:
         self._refused: GolovesError | None = None
         self._refused_until = 0.0
         self._halts = 0
+        self._limit = tag.limit
+        self._warned_at = float("-inf")
         self.take: Callable[[], int | None] = self._buffer.take
 
     @property
@@ -146,6 +153,8 @@ class TagSource:
     def read(self, tag: Tag) -> None:
         """Take over what the store says about the tag now."""
         self._policy.own = tag.step
+        self._limit = tag.limit
+        self._warn_of_the_end(tag.max_id)
         if tag.halted:
             self.refuse(StoreWentBackwards(halted_message(tag.name, tag.halted)))
 
@@ -236,6 +245,7 @@ class TagSource:
                     self._refused = None
                     self._buffer.put(granted)
                     self._serve_line()
+                    self._warn_of_the_end(granted.end)
                 if not self._line and not self._buffer.due:
                     return
         finally:
@@ -264,6 +274,18 @@ class TagSource:
                     self._refuse_when_empty(error)
                 return None
         return None
+
+    def _warn_of_the_end(self, number: int) -> None:
+        """Warn, once an hour, while less than a tenth of the numbers below the limit is left."""
+        now = asyncio.get_running_loop().time()
+        if nearly_used_up(number, self._limit) and now - self._warned_at >= WARN_EVERY:
+            self._warned_at = now
+            log.warning(
+                "the tag's numbers run out: raise its limit, or use a new tag",
+                tag=self.name,
+                left=max(0, self._limit - number),
+                limit=self._limit,
+            )
 
     def _went_backwards(self, error: StoreWentBackwards) -> None:
         self._shared.counters.store_went_backwards += 1

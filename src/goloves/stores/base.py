@@ -61,6 +61,19 @@ class Tag:
     halted: str = ""
     """Why the tag was halted (R4); empty if it was not."""
 
+    @property
+    def nearly_used_up(self) -> bool:
+        """Whether less than a tenth of the numbers below its limit is left."""
+        return nearly_used_up(self.max_id, self.limit)
+
+
+def nearly_used_up(number: int, limit: int) -> bool:
+    """Say whether less than a tenth of the numbers below a limit is left from `number` on.
+
+    Counted from 0, for nothing tells where a tag began: one that began high up is told of early.
+    """
+    return limit - number < limit // 10
+
 
 @dataclass(frozen=True, slots=True)
 class NewTag:
@@ -326,6 +339,9 @@ class WorkerStore(Store, Protocol):
         StoreWentBackwards if halted; NeedsMigration; StoreUnavailable; UnknownOutcome, after which `find_window` with
         the nonce tells (W4): it must not be repeated blindly.
         """
+
+    async def count_windows(self, space: str, now: int, workers: range | None = None) -> int:
+        """Count the worker ids of a space whose windows are not past at `now` (units): of `workers`, if given (W6)."""
 
     async def find_window(self, space: str, nonce: str) -> Window | None:
         """Read back the window that was claimed under this nonce; None if there is none (W4)."""

@@ -10,6 +10,7 @@ the few statements that are written differently, and what its errors mean for th
 Once COMMIT was sent, only the few codes of `commit_aborts` say that nothing happened; anything else is unknown (R3).
 """
 
+import abc
 import enum
 import importlib
 import logging
@@ -64,7 +65,7 @@ class Verdict(enum.Enum):
     FAILED = enum.auto()
 
 
-class Dialect:
+class Dialect(abc.ABC):
     """What the dialects share; see the module."""
 
     name: ClassVar[str]
@@ -101,24 +102,25 @@ class Dialect:
             database=url.database,
         )
 
+    @abc.abstractmethod
     def connect_arguments(self) -> dict[str, Any]:
         """Give what the driver's `connect` gets beside the URL."""
-        raise NotImplementedError
 
     def engine_arguments(self) -> dict[str, Any]:
         """Give what SQLAlchemy's `create_engine` gets beside the URL."""
         return {"isolation_level": "READ COMMITTED"}
 
+    @abc.abstractmethod
     def prepare(self, connection: Connection, *, allow_lost_commits: bool) -> None:
         """Set up a new connection; StoreRefused if it can lose commits and that is not allowed (P4)."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def kill(self, driver_connection: Any) -> object:
         """Cut a connection at once, without a word to the server; may be called where nothing can be awaited."""
-        raise NotImplementedError
 
     def begin(self, connection: Connection, *, write: bool) -> None:
         """Begin a transaction, where the driver does not by itself."""
+        return
 
     # --- errors ---
 
@@ -140,9 +142,9 @@ class Dialect:
     refusals: ClassVar[dict[str, str]]
     """Codes of errors that a person must mend before a connection can be had, and how."""
 
+    @abc.abstractmethod
     def code(self, error: BaseException) -> str:
         """Give the driver's code of an error, or an empty text."""
-        raise NotImplementedError
 
     def words(self, error: BaseException) -> str:
         """Say an error in one line, without the statement and its values."""
@@ -159,9 +161,9 @@ class Dialect:
 
     # --- statements ---
 
+    @abc.abstractmethod
     def order_key(self, column: ColumnElement[str], *, binary: bool) -> ColumnElement[Any]:
         """Give what sorts and compares names by their UTF-8 bytes; `binary`: the column does so by itself."""
-        raise NotImplementedError
 
     def order_value(self, value: str, *, binary: bool) -> ColumnElement[Any]:
         """Give a name to compare with `order_key`."""
@@ -184,9 +186,9 @@ class Dialect:
             .values(update_time=func.current_timestamp())
         )
 
+    @abc.abstractmethod
     def insert_missing(self, table: Table) -> Any:
         """Give an insert that leaves a row alone which has the same key."""
-        raise NotImplementedError
 
     def greatest(self, *values: Any) -> ColumnElement[int]:
         """Give the greatest of some numbers."""
@@ -196,9 +198,9 @@ class Dialect:
         """Give the least of some numbers."""
         return func.least(*values)
 
+    @abc.abstractmethod
     def clock_ms(self) -> ColumnElement[int]:
         """Give the clock, ms since 1970, and not the transaction's start (W8)."""
-        raise NotImplementedError
 
     def server(self, connection: Connection) -> Server | None:
         """Say which server this is; None where there is none (R7)."""
@@ -209,9 +211,11 @@ class Dialect:
 
     def lock_migration(self, connection: Connection) -> None:
         """Keep other migrations of this database out, until `unlock_migration`."""
+        return
 
     def unlock_migration(self, connection: Connection) -> None:
         """Let other migrations in."""
+        return
 
 
 class Sqlite(Dialect):
@@ -323,7 +327,7 @@ class MySql(Dialect):
         "1044": "grant this user its database: GRANT ALL ON database.* TO user",
         "1049": "create the database, or name another one in the store URL",
         "1130": "let this host in: the user's host part does not match it",
-        "1142": "grant this user SELECT, INSERT, UPDATE and DELETE on its tables",
+        "1142": "grant this user SELECT, INSERT, UPDATE and DELETE on its tables (to migrate: CREATE and INDEX too)",
         "1251": "upgrade the account's authentication plugin",
     }
 
@@ -438,7 +442,7 @@ class Postgres(Dialect):
         "28P01": "check user and password in the store URL",
         "28000": "check the user in the store URL, and pg_hba.conf on the server",
         "3D000": "create the database, or name another one in the store URL",
-        "42501": "grant this user its database and tables",
+        "42501": "grant this user its tables (to migrate: CREATE on the schema)",
     }
 
     def connect_arguments(self) -> dict[str, Any]:
@@ -497,7 +501,13 @@ class Postgres(Dialect):
         return literal_column("CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)", BigInteger)
 
     def server(self, connection: Connection) -> Server | None:
-        """Give system identifier and timeline, which a promotion changes, and the end of the log on disk."""
+        """Give system identifier and timeline, which a promotion changes, and the end of the log on disk.
+
+        Raises StoreRefused on a standby: a connection made there survives its promotion, and would never be looked at.
+        """
+        if connection.exec_driver_sql("SELECT pg_is_in_recovery()").scalar():
+            where = self.url.address
+            raise StoreRefused(f"{where} is a replica and can only be read; name the primary in the store URL")
         row = connection.exec_driver_sql(
             "SELECT system_identifier, substr(pg_walfile_name(pg_current_wal_flush_lsn()), 1, 8),"
             " CAST(pg_current_wal_flush_lsn() - '0/0' AS BIGINT) FROM pg_control_system()"

@@ -361,6 +361,10 @@ class WorkerGuard(_Guard[WorkerStore]):
             raise
         return await self._seen(window, before)
 
+    async def count_windows(self, space: str, now: int, workers: range | None = None) -> int:
+        """As the store's."""
+        return await self._store.count_windows(space, now, workers)
+
     async def find_window(self, space: str, nonce: str) -> Window | None:
         """Read a claim back, and refuse a fence that is not above the mark of its worker id."""
         before = self._marks.fences(self._store.identity, space)

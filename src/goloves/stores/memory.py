@@ -229,6 +229,11 @@ class MemoryStore:
         rows[worker] = WorkerRow(window.fence, window.start, window.end, claim.nonce, claim.owner, self._now())
         return window
 
+    async def count_windows(self, space: str, now: int, workers: range | None = None) -> int:
+        self._check_open()
+        rows = self.data.workers.get(space, {})
+        return sum(row.floor > now and (workers is None or worker in workers) for worker, row in rows.items())
+
     async def find_window(self, space: str, nonce: str) -> Window | None:
         self._check_open()
         for worker, row in self.data.workers.get(space, {}).items():

@@ -8,6 +8,7 @@ Rules:
 4. Where only Leaf's table exists, there are numbers to raise and nothing else.
 """
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, insert, select, update
 
 from goloves.core.grants import MAX_NUMBER
-from goloves.stores import failover, rules, schema
+from goloves.stores import checks, failover, rules, schema
 from goloves.stores.base import Mark, Place, RegisteredSpace, SeenOwner
 from goloves.stores.segments import SqlSegments
 
@@ -114,8 +115,9 @@ class SqlRepair(SqlSegments):
         await self._run(lambda connection: self._end_windows(connection, space), timeout=PATIENCE)
 
     def _machine(self) -> str:
-        """Give this machine's id where the store is bound to one, else an empty text."""
-        raise NotImplementedError
+        """Give this machine's id, hashed as systemd asks of applications; empty where it says nothing."""
+        machine = checks.machine_id() if self._dialect.embedded else ""
+        return hashlib.sha256(f"goloves store {machine}".encode()).hexdigest() if machine else ""
 
     # --- transactions ---
 

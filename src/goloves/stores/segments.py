@@ -22,6 +22,9 @@ from goloves.stores import rules, schema
 from goloves.stores.base import NewTag, Tag, TagChange
 from goloves.stores.session import NOT_HALTED, Session
 
+NEVER_MADE = -1
+"""The mark of a row that is there to be locked, while its tag is made for the first time: no tombstone has it."""
+
 
 @dataclass
 class _Row:
@@ -113,8 +116,8 @@ class SqlSegments(Session):
         """Leave numbers out: move `max_id` up and grant nothing."""
         assert row.max_id is not None
         out = min(row.due, row.limit - row.max_id)
-        if out > 0:
-            self._dialect.raise_number(connection, tag, out, row.limit)
+        if out > 0 and self._dialect.raise_number(connection, tag, out, row.limit) is None:
+            raise rules.used_up(tag, row.max_id, row.limit, out)
         connection.execute(update(schema.tag).where(schema.tag.c.name == tag).values(skipped=row.skipped))
 
     def _not_raised(self, connection: Connection, tag: str, size: int, row: _Row) -> GolovesError:
@@ -188,12 +191,11 @@ class SqlSegments(Session):
     def _create(self, connection: Connection, new: NewTag) -> Tag:
         row = self._lock(connection, new.name, make=True)
         assert row is not None
-        if row.max_id is not None:
-            raise rules.tag_exists(new.name)
+        # Asked under the lock: what came with it may be from before we waited for it.
         alike = connection.execute(select(schema.leaf.c.biz_tag).where(schema.leaf.c.biz_tag == new.name)).scalar()
         if alike is not None:
-            raise rules.tag_alike(new.name, alike)
-        first = rules.first_number(new, min(row.mark + row.due, MAX_NUMBER) if row.mark else 0)
+            raise rules.tag_exists(new.name) if alike == new.name else rules.tag_alike(new.name, alike)
+        first = rules.first_number(new, min(row.mark + row.due, MAX_NUMBER) if row.mark > 0 else 0)
         connection.execute(
             insert(schema.leaf).values(
                 biz_tag=new.name,
@@ -211,17 +213,13 @@ class SqlSegments(Session):
         return self._read(connection, [new.name])[new.name]
 
     def _ensure(self, connection: Connection, new: NewTag) -> Tag:
+        row = self._lock(connection, new.name, make=True)
+        assert row is not None
+        # Asked under the lock: another node may have made the tag while we waited for it.
         found = self._read(connection, [new.name])
         if found:
             return found[new.name]
-        if connection.execute(select(schema.tag.c.mark).where(schema.tag.c.name == new.name)).first() is not None:
-            raise rules.unknown_tag(new.name)
-        # A race: `_create` locks the row, and finds what another node has made of it meanwhile.
-        row = self._lock(connection, new.name, make=True)
-        assert row is not None
-        if row.max_id is not None:
-            return self._read(connection, [new.name])[new.name]
-        if row.mark > 0:
+        if row.mark != NEVER_MADE:
             raise rules.unknown_tag(new.name)
         return self._create(connection, new)
 
@@ -294,7 +292,7 @@ class SqlSegments(Session):
         max_id = connection.execute(self._select_number(tag)).scalar()
         if max_id is None and not new:
             return False
-        mark = max(0, max_id or 0)
+        mark = NEVER_MADE if max_id is None else max(0, max_id)
         connection.execute(
             self._dialect.insert_missing(schema.tag).values(name=tag, mark=mark, limit=MAX_NUMBER, halted="", skipped=0)
         )

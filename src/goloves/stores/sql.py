@@ -7,7 +7,6 @@ Rules (SAFETY R8 for embedded stores):
 """
 
 import asyncio
-import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,7 +15,6 @@ from typing import TypeVar
 
 import structlog
 from sqlalchemy import Connection, update
-from sqlalchemy.exc import DBAPIError
 
 from goloves.errors import StoreRefused, StoreUnavailable, StoreWentBackwards
 from goloves.stores import checks, migrations, schema
@@ -164,10 +162,10 @@ class SqlStore(SqlRepair, SqlWorkers, Session):
             self._database.watch(self._failover.meet)
             await self._database.run(lambda connection: None, write=False)
 
-    async def _check(self, work: Callable[[Connection], T], *, write: bool) -> T:
-        """Run a check; an error of the database that a person must mend is a refusal too."""
+    async def _check(self, work: Callable[[Connection], T], *, write: bool, timeout: float | None = None) -> T:
+        """Run a check or a migration; an error of the database that a person must mend is a refusal too."""
         try:
-            return await self._database.run(work, write=write, opening=True)
+            return await self._database.run(work, write=write, timeout=timeout, opening=True)
         except StoreUnavailable as error:
             refusal = self._dialect.refusal(error.__cause__) if error.__cause__ else ""
             if refusal:
@@ -186,12 +184,7 @@ class SqlStore(SqlRepair, SqlWorkers, Session):
             finally:
                 self._dialect.unlock_migration(connection)
 
-        try:
-            await self._database.run(work, timeout=PATIENCE, opening=True)
-        except StoreUnavailable as error:
-            if isinstance(error.__cause__, DBAPIError) and not error.__cause__.connection_invalidated:
-                raise StoreRefused(f"{error.message}; grant this user CREATE and INDEX, and run it again") from error
-            raise
+        await self._check(work, write=True, timeout=PATIENCE)
 
     # --- embedded stores ---
 
@@ -243,8 +236,3 @@ class SqlStore(SqlRepair, SqlWorkers, Session):
             )
         statement = update(schema.meta).where(schema.meta.c.id == schema.META_ID).values(machine=mine)
         await self._database.run(lambda connection: connection.execute(statement).rowcount)
-
-    def _machine(self) -> str:
-        """Give this machine's id, hashed as systemd asks of applications; empty where it says nothing."""
-        machine = checks.machine_id() if self._dialect.embedded else ""
-        return hashlib.sha256(f"goloves store {machine}".encode()).hexdigest() if machine else ""

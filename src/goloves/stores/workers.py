@@ -38,6 +38,14 @@ class SqlWorkers(Session):
         self._check_migrated("Snowflake mode")
         return await self._run(lambda connection: self._claim(connection, claim))
 
+    async def count_windows(self, space: str, now: int, workers: range | None = None) -> int:
+        self._check_migrated("Snowflake mode")
+        table = schema.worker
+        statement = select(func.count()).select_from(table).where(table.c.space == space, table.c.floor > now)
+        if workers is not None:
+            statement = statement.where(table.c.worker >= workers.start, table.c.worker < workers.stop)
+        return await self._run(lambda connection: connection.execute(statement).scalar_one(), write=False)
+
     async def find_window(self, space: str, nonce: str) -> Window | None:
         self._check_migrated("Snowflake mode")
         return await self._run(lambda connection: self._find(connection, space, nonce), write=False)

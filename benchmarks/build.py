@@ -1,0 +1,76 @@
+"""Builds the load generator, the floors and, where their toolchains are at hand, the peers, into `.cache/bench`."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+HERE = Path(__file__).parent
+CACHE = HERE.parent / ".cache" / "bench"
+BUILT = CACHE / "bin"
+
+CFLAGS = ("-O2", "-Wall", "-Wextra", "-Werror", "-pthread")
+
+C_PROGRAMS = {"openload": "load/*.c", "floor_http": "floors/floor_http.c", "floor_grpc": "floors/floor_grpc.c"}
+
+GO_PEERS = ("nethttp", "fasthttp")
+RUST_PEERS = {"axum": "axum-peer"}
+
+
+class NotBuilt(Exception):
+    """A program can't be built; the message says why."""
+
+
+def c_program(name: str, into: Path = BUILT) -> Path:
+    """Build one of `C_PROGRAMS` unless it stands; NotBuilt where there is no compiler or it fails."""
+    sources = sorted(HERE.glob(C_PROGRAMS[name]))
+    headers = [header for source in sources for header in source.parent.glob("*.h")]
+    built = into / name
+    if _older(built, [*sources, *headers]):
+        compiler = shutil.which("cc")
+        if compiler is None:
+            raise NotBuilt("there is no C compiler: apt-get install gcc libc6-dev")
+        into.mkdir(parents=True, exist_ok=True)
+        _run([compiler, *CFLAGS, "-o", str(built), *map(str, sources)], HERE)
+    return built
+
+
+def peer(name: str) -> Path:
+    """Build a peer in Go or Rust unless it stands; NotBuilt where its toolchain or its packages can't be had."""
+    source = HERE / "peers" / name
+    built = BUILT / name
+    if not _older(built, [path for path in source.rglob("*") if path.is_file()]):
+        return built
+    BUILT.mkdir(parents=True, exist_ok=True)
+    if name in GO_PEERS:
+        _need("go")
+        # Two words of the environment may point elsewhere: what is built is what stands in go.mod.
+        _run(["go", "build", "-mod=readonly", "-o", str(built), "."], source, {"GOFLAGS": "-buildvcs=false"})
+        return built
+    _need("cargo")
+    # Built in a copy: cargo writes beside what it builds.
+    copy = CACHE / "src" / name
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(source, copy)
+    target = CACHE / "target" / name
+    _run(["cargo", "build", "--release", "--quiet"], copy, {"CARGO_TARGET_DIR": str(target)})
+    shutil.copy2(target / "release" / RUST_PEERS[name], built)
+    return built
+
+
+def _older(built: Path, sources: list[Path]) -> bool:
+    return not built.exists() or built.stat().st_mtime < max(source.stat().st_mtime for source in sources)
+
+
+def _need(program: str) -> None:
+    if shutil.which(program) is None:
+        raise NotBuilt(f"there is no {program} here")
+
+
+def _run(command: list[str], directory: Path, environment: dict[str, str] | None = None) -> None:
+    done = subprocess.run(
+        command, cwd=directory, env={**os.environ, **(environment or {})}, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        last = done.stderr.strip().splitlines()[-20:]
+        raise NotBuilt("\n".join([f"{' '.join(command[:2])} failed:", *last]))

@@ -1,0 +1,118 @@
+"""What is measured under load over HTTP: cost, throughput, latency, batches."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+from benchmarks.clients import use_tags
+from benchmarks.contenders import GOLOVES, PEERS, Contender, Servers, http_contenders
+from benchmarks.load import Figures, Load, Request, run
+from benchmarks.routes import DIFFERENT_ROUTES, ROUTES, TAGS
+
+COST_RATE = 40_000
+"""Requests a second at which the cost of one is told: all but the slowest peers keep up with it on one core."""
+
+LATENCY_RATE = 50_000
+"""Requests a second of the open loop that latency is told for: about half of what a node can do."""
+
+BATCH = 10_000
+RANGE = 1_000_000
+
+BATCHES = {
+    "segments, count=10000, JSON": (Request(f"/v1/segments/batch/ids?count={BATCH}", "POST"), BATCH),
+    "segments, count=10000, text": (
+        Request(f"/v1/segments/batch/ids?count={BATCH}", "POST", ("Accept: text/plain",)),
+        BATCH,
+    ),
+    "segments, ranges of 1000": (Request("/v1/segments/batch/ranges?size=1000", "POST"), 1000),
+    "segments, ranges of 1000000": (Request(f"/v1/segments/batch/ranges?size={RANGE}", "POST"), RANGE),
+    "snowflakes, count=10000, JSON": (Request(f"/v1/snowflakes/default/ids?count={BATCH}", "POST"), BATCH),
+}
+"""What asks for many ids at once, and how many it gets with each request."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long and how often."""
+
+    runs: int
+    seconds: float
+    warmup: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one contender did in one run of a scenario."""
+
+    scenario: str
+    contender: str
+    run: int
+    figures: Figures = field(repr=False)
+
+
+Say = Callable[[str], None]
+
+
+def _alternate(
+    servers: Servers, scenario: str, contenders: list[Contender], plan: Plan, load: Load, tags: int, say: Say
+) -> Iterator[Row]:
+    for number in range(1, plan.runs + 1):
+        for contender in contenders:
+            server = servers.get(contender.server)
+            ours = contender.server == GOLOVES
+            before = servers.store.granted() if ours else 0
+            per_tag = ours and "{tag}" in contender.request.path and "segment" in contender.request.path
+            each = replace(load, check_ids="--check-ids=tag") if per_tag else load
+            figures = run(servers.openload, server, contender.request, each, core=servers.cores.load, tags=tags)
+            if ours:
+                figures["granted"] = servers.store.granted() - before
+                if not figures["granted"] and "segment" in contender.request.path:
+                    figures["faults"].append("no range was refilled")
+            say(f"{scenario} {number}/{plan.runs} {contender.name}: {_in_short(figures)}")
+            yield Row(scenario, contender.name, number, figures)
+
+
+def _in_short(figures: Figures) -> str:
+    latency = figures["latency_us"]
+    words = f"{figures['rate']:.0f}/s, {figures['server_us_per_request']:.1f} µs CPU, p99.9 {latency['p99.9']:.0f} µs"
+    return f"{words}, {', '.join(figures['faults'])}" if figures["faults"] else words
+
+
+def cost_repeated(servers: Servers, plan: Plan, say: Say) -> Iterator[Row]:
+    """CPU per request where each client repeats its bytes."""
+    contenders = http_contenders(ROUTES, peers=servers.available(tuple(PEERS)))
+    load = Load(plan.seconds, plan.warmup, rate=COST_RATE)
+    yield from _alternate(servers, "cost, repeated", contenders, plan, load, 1, say)
+
+
+def cost_different(servers: Servers, plan: Plan, say: Say) -> Iterator[Row]:
+    """CPU per request where no two requests are alike."""
+    contenders = http_contenders(DIFFERENT_ROUTES)
+    load = Load(plan.seconds, plan.warmup, rate=COST_RATE)
+    # A tag's first use waits for its first range: a thousand first uses at once are another matter than this one.
+    use_tags(servers.get(GOLOVES), [f"t{number}" for number in range(TAGS)])
+    yield from _alternate(servers, "cost, different", contenders, plan, load, TAGS, say)
+
+
+def closed(servers: Servers, plan: Plan, say: Say) -> Iterator[Row]:
+    """Throughput and latency of 16 connections that ask again as soon as they have their answer."""
+    contenders = http_contenders(ROUTES, peers=servers.available(tuple(PEERS)))
+    load = Load(plan.seconds, plan.warmup, watched=servers.cores.watched)
+    yield from _alternate(servers, "closed loop", contenders, plan, load, 1, say)
+
+
+def latency(servers: Servers, plan: Plan, say: Say) -> Iterator[Row]:
+    """Latency at a fixed rate, from the intended time of each request, and the same without the machine's stalls."""
+    load = Load(plan.seconds, plan.warmup, rate=LATENCY_RATE, watched=servers.cores.watched)
+    yield from _alternate(servers, "open loop", http_contenders(ROUTES), plan, load, 1, say)
+
+
+def batches(servers: Servers, plan: Plan, say: Say) -> Iterator[Row]:
+    """Ids a second where each request asks for many."""
+    load = Load(plan.seconds, plan.warmup, connections=4, check_ids="")
+    for number in range(1, plan.runs + 1):
+        for name, (request, ids) in BATCHES.items():
+            figures = run(servers.openload, servers.get(GOLOVES), request, load, core=servers.cores.load)
+            figures["ids_per_second"] = figures["rate"] * ids
+            figures["ns_per_id"] = figures["server_us_per_request"] * 1000 / ids
+            say(f"batches {number}/{plan.runs} {name}: {figures['ids_per_second'] / 1e6:.1f} million ids/s")
+            yield Row("batches", name, number, figures)

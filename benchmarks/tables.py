@@ -1,0 +1,247 @@
+"""Figures to tables: medians over the runs, ratios within each run, and what the bars of the project say of them."""
+
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from benchmarks.contenders import BARE, FLOOR, GOLOVES
+from benchmarks.scenarios import COST_RATE, LATENCY_RATE, Row
+
+COST_OVER_FLOOR = 1.35
+COST_OVER_BARE_REPEATED = 1.0
+COST_OVER_BARE_DIFFERENT = 1.25
+CLOSED_RATE = 100_000
+TAIL_US = 1000
+TAIL_OVER_FLOOR = 1.5
+BATCH_RATE = 20e6
+LAYOUT_RATE = 4.096e6
+"""What the layout with 12 bits of sequence and 1 ms gives."""
+NS_PER_ID = 300
+OVER_IMPORTS_MB = 15
+NODE_MB = 75
+READY_S = 1.5
+KB_PER_TAG = 1.0
+
+KEEPS_UP = 0.99
+"""Part of the rate that was asked for from which on a server counts as keeping up: a backlog at the end of a turn is
+still on its way."""
+
+MARK = "†"
+
+
+def tables(rows: Sequence[Row]) -> str:
+    """Give all tables that these rows fill, as Markdown."""
+    known = {row.scenario for row in rows}
+    parts = [make([row for row in rows if row.scenario == name]) for name, make in _TABLES.items() if name in known]
+    return "\n\n".join([*parts, *_marked(rows)])
+
+
+def median_ratio(rows: Iterable[Row], name: str, base: str, figure: Callable[[dict[str, Any]], float]) -> float:
+    """Give the median, over the runs, of a contender's figure to the base's in the same run."""
+    by = {(row.contender, row.run): figure(row.figures) for row in rows}
+    ratios = [value / by[base, run] for (who, run), value in by.items() if who == name and by.get((base, run))]
+    return statistics.median(ratios) if ratios else float("nan")
+
+
+def median(rows: Iterable[Row], name: str, figure: Callable[[dict[str, Any]], float]) -> float:
+    """Give the median of a contender's figure over the runs."""
+    return statistics.median(figure(row.figures) for row in rows if row.contender == name)
+
+
+def _names(rows: Iterable[Row]) -> list[str]:
+    return list(dict.fromkeys(row.contender for row in rows))
+
+
+def _cost(figures: dict[str, Any]) -> float:
+    return float(figures["server_us_per_request"])
+
+
+def _rate(figures: dict[str, Any]) -> float:
+    return float(figures["rate"])
+
+
+def _latency(part: str, key: str = "latency_us") -> Callable[[dict[str, Any]], float]:
+    return lambda figures: float(figures[key][part]) if key in figures else float("nan")
+
+
+def _verdict(met: bool) -> str:
+    return "met" if met else "**missed**"
+
+
+def _keeps_up(rows: Iterable[Row], name: str, rate: float) -> bool:
+    return median(rows, name, _rate) >= KEEPS_UP * rate
+
+
+def _reached(rows: list[Row], name: str, rate: float) -> str:
+    return "" if _keeps_up(rows, name, rate) else f" (at its {median(rows, name, _rate):,.0f}/s)"
+
+
+def _no_verdict(rows: list[Row], name: str, rate: float) -> str:
+    """Say why a figure at a rate says nothing, if it does not: another rate is another measurement."""
+    if not _keeps_up(rows, FLOOR, rate):
+        return "none: the floor did not keep up"
+    return "" if _keeps_up(rows, name, rate) else "**missed**: it did not keep up"
+
+
+def _table(title: str, heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    align = ["---", *["---:"] * (len(heads) - 1)]
+    return "\n".join([f"### {title}", "", *(f"| {' | '.join(cells)} |" for cells in [heads, align, *lines])])
+
+
+def _cost_table(title: str, bars: Callable[[float, float], str]) -> Callable[[list[Row]], str]:
+    def make(rows: list[Row]) -> str:
+        lines = []
+        for name in _names(rows):
+            floor = median_ratio(rows, name, FLOOR, _cost)
+            bare = median_ratio(rows, name, BARE, _cost)
+            verdict = _no_verdict(rows, name, COST_RATE) or bars(floor, bare) if name.startswith(GOLOVES) else ""
+            cost = f"{median(rows, name, _cost):.1f}{_reached(rows, name, COST_RATE)}"
+            user = median(rows, name, lambda figures: float(figures["server_user_us_per_request"]))
+            lines.append([_label(rows, name), cost, f"{user:.1f}", f"{floor:.2f}", f"{bare:.2f}", verdict])
+        return _table(title, ["", "µs of CPU a request", "of it user time", "÷ floor", "÷ bare", "bar"], lines)
+
+    return make
+
+
+def _bars_repeated(floor: float, bare: float) -> str:
+    met = floor <= COST_OVER_FLOOR and bare <= COST_OVER_BARE_REPEATED
+    return f"{COST_OVER_FLOOR} × floor, {COST_OVER_BARE_REPEATED:g} × bare: {_verdict(met)}"
+
+
+def _bars_different(floor: float, bare: float) -> str:
+    return f"{COST_OVER_BARE_DIFFERENT} × bare: {_verdict(bare <= COST_OVER_BARE_DIFFERENT)}"
+
+
+def _closed(rows: list[Row]) -> str:
+    lines = []
+    for name in _names(rows):
+        rate, tail = median(rows, name, _rate), median(rows, name, _latency("p99.9"))
+        met = rate >= CLOSED_RATE and tail < TAIL_US
+        verdict = f"{CLOSED_RATE:,}/s, p99.9 < 1 ms: {_verdict(met)}" if name.startswith(GOLOVES) else ""
+        without = median(rows, name, _latency("p99.9", "latency_without_stalls_us"))
+        ratio = median_ratio(rows, name, FLOOR, _rate)
+        lines.append([_label(rows, name), f"{rate:,.0f}", f"{ratio:.2f}", _us(tail), _us(without), verdict])
+    heads = ["", "answers a second", "÷ floor", "p99.9, µs", "without stalls, µs", "bar"]
+    return _table("Closed loop, 16 connections", heads, lines)
+
+
+def _open(rows: list[Row]) -> str:
+    lines = []
+    for name in _names(rows):
+        tail = median(rows, name, _latency("p99.9"))
+        ratio = median_ratio(rows, name, FLOOR, _latency("p99.9"))
+        calm = "latency_without_stalls_us"
+        calm_tail = median(rows, name, _latency("p99.9", calm))
+        calm_ratio = median_ratio(rows, name, FLOOR, _latency("p99.9", calm))
+        met = tail < TAIL_US or ratio <= TAIL_OVER_FLOOR
+        words = f"1 ms or {TAIL_OVER_FLOOR} × floor: {_verdict(met)}"
+        verdict = _no_verdict(rows, name, LATENCY_RATE) or words if name.startswith(GOLOVES) else ""
+        cells = [_us(median(rows, name, _latency(part))) for part in ("p50", "p99")]
+        stalls = f"{_stalled(rows, name):.2f} ({_left_out(rows, name):.2%})"
+        late = _us(median(rows, name, _latency("p99.9", "late_us")))
+        calm_cells = [_us(calm_tail), f"{calm_ratio:.2f}"]
+        label = f"{_label(rows, name)}{_reached(rows, name, LATENCY_RATE)}"
+        lines.append([label, *cells, _us(tail), f"{ratio:.2f}", *calm_cells, stalls, late, verdict])
+    heads = ["", "p50", "p99", "p99.9", "÷ floor", "p99.9 without stalls", "÷ floor"]
+    heads += ["stalls, ms/s (requests left out)", "generator late, p99.9", "bar"]
+    title = f"Open loop, {LATENCY_RATE:,}/s over 16 connections: µs from the intended time"
+    return _table(title, heads, lines)
+
+
+def _stalled(rows: list[Row], name: str) -> float:
+    return median(
+        rows, name, lambda figures: figures.get("stalls", {}).get("total_ms", float("nan")) / figures["seconds"]
+    )
+
+
+def _left_out(rows: list[Row], name: str) -> float:
+    return median(rows, name, lambda figures: figures.get("stalls", {}).get("left_out", float("nan")))
+
+
+def _batches(rows: list[Row]) -> str:
+    lines = []
+    for name in _names(rows):
+        rate = median(rows, name, lambda figures: float(figures["ids_per_second"]))
+        # What the layout itself gives bounds Snowflake; a twentieth is the clock's and the connection's.
+        bar = LAYOUT_RATE * 0.95 if name.startswith("snowflake") else BATCH_RATE
+        words = "the layout's 4.1" if name.startswith("snowflake") else "20"
+        verdict = f"{words}: {_verdict(rate >= bar)}" if "10000" in name else ""
+        each = f"{median(rows, name, lambda figures: float(figures['ns_per_id'])):.3g}"
+        lines.append([_label(rows, name), f"{rate / 1e6:.1f}", each, verdict])
+    heads = ["", "million ids a second", "ns of CPU an id", "bar"]
+    return _table("Batches over HTTP, one node, 4 connections", heads, lines)
+
+
+def _in_process(rows: list[Row]) -> str:
+    lines = []
+    for name in rows[0].figures:
+        ns = median(rows, rows[0].contender, lambda figures, name=name: float(figures[name]))  # type: ignore[misc]
+        verdict = f"{NS_PER_ID} ns: {_verdict(ns <= NS_PER_ID)}" if name.startswith(GOLOVES) else ""
+        lines.append([name, f"{ns:.1f}" if ns < 10 else f"{ns:.0f}", verdict])
+    return _table("In process", ["", "ns an id", "bar"], lines)
+
+
+def _user_time(rows: list[Row]) -> str:
+    lines = []
+    for name in rows[0].figures:
+        if name.startswith(BARE):
+            continue
+        kind = name.rpartition(", ")[2]
+        us = median(rows, rows[0].contender, lambda figures, name=name: float(figures[name]))  # type: ignore[misc]
+        bare = median(rows, rows[0].contender, lambda figures, kind=kind: float(figures[f"bare: segment get, {kind}"]))  # type: ignore[misc]
+        lines.append([f"{GOLOVES}, {name}", f"{us:.2f}", f"{bare:.2f}", f"{us - bare:+.2f}"])
+    heads = ["", "µs a request", "`bare`, the same requests", "difference"]
+    return _table("User time in the protocol, without sockets", heads, lines)
+
+
+def _node(rows: list[Row]) -> str:
+    def of(name: str) -> float:
+        return statistics.median(float(row.figures[name]) for row in rows)
+
+    imports, working = of("imports_kb") / 1024, of("working_kb") / 1024
+    own, tag = working - imports, of("kb_per_idle_tag")
+    ready, tail = of("ready_s"), of("p99_beside_idle_connections_us")
+    tags, connections = f"{of('idle_tags'):,.0f}", f"{of('idle_connections'):,.0f}"
+    lines = [
+        ["memory of its imports alone", f"{imports:.1f} MB", ""],
+        ["memory when ready", f"{of('ready_kb') / 1024:.1f} MB", ""],
+        ["after serving all routes", f"{working:.1f} MB", f"{NODE_MB} MB: {_verdict(working <= NODE_MB)}"],
+        ["that, less its imports", f"{own:.1f} MB", f"{OVER_IMPORTS_MB} MB: {_verdict(own <= OVER_IMPORTS_MB)}"],
+        ["start until ready", f"{ready:.2f} s", f"{READY_S} s: {_verdict(ready <= READY_S)}"],
+        [f"a tag used once, of {tags}", f"{tag:.2f} KB", f"{KB_PER_TAG:g} KB: {_verdict(tag <= KB_PER_TAG)}"],
+        [f"an idle connection, of {connections}", f"{of('kb_per_idle_connection'):.2f} KB", ""],
+        ["p99 beside them at 10,000/s", f"{_us(tail)} µs", ""],
+    ]
+    return _table("A node", ["", "", "bar"], lines)
+
+
+def _us(value: float) -> str:
+    return "unknown" if value != value else f"{value:,.0f}"
+
+
+def _label(rows: Iterable[Row], name: str) -> str:
+    return f"{name} {MARK}" if any(row.contender == name and _faults(row) for row in rows) else name
+
+
+def _faults(row: Row) -> list[str]:
+    # Who can't keep up leaves requests unanswered: that is what "at its …/s" says.
+    return [fault for fault in row.figures.get("faults", []) if not fault.endswith(" unfinished")]
+
+
+def _marked(rows: Iterable[Row]) -> list[str]:
+    said = [
+        f"{row.scenario}, {row.contender}, run {row.run}: {', '.join(_faults(row))}" for row in rows if _faults(row)
+    ]
+    return ["\n".join([f"{MARK} Something failed:", "", *(f"- {line}" for line in said)])] if said else []
+
+
+_TABLES: dict[str, Callable[[list[Row]], str]] = {
+    "cost, repeated": _cost_table(f"Cost at {COST_RATE:,}/s, requests that repeat their bytes", _bars_repeated),
+    "cost, different": _cost_table(f"Cost at {COST_RATE:,}/s, no two requests alike", _bars_different),
+    "closed loop": _closed,
+    "open loop": _open,
+    "batches": _batches,
+    "in process": _in_process,
+    "user time": _user_time,
+    "node": _node,
+}
