@@ -1,6 +1,6 @@
 """A node's own services over gRPC: ids, health, reflection, and the end of a node."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import grpc
 import pytest
@@ -130,11 +130,12 @@ def test_an_error_has_its_status_a_stable_reason_and_words_that_help(
 
 
 def test_errors_of_spaces_and_ids(snowflakes: SnowflakeServiceStub) -> None:
-    for call, status in (
+    wrong: list[tuple[Callable[[], object], str]] = [
         (lambda: snowflakes.Next(pb.SnowflakeNextRequest(space="nowhere"), timeout=PATIENCE), "NOT_FOUND"),
         (lambda: snowflakes.Decode(pb.DecodeRequest(id=-1), timeout=PATIENCE), "INVALID_ARGUMENT"),
         (lambda: snowflakes.Decode(pb.DecodeRequest(space="nowhere", id=1), timeout=PATIENCE), "NOT_FOUND"),
-    ):
+    ]
+    for call, status in wrong:
         with pytest.raises(grpc.RpcError) as caught:
             call()
         assert caught.value.code().name == status

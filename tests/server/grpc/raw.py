@@ -176,7 +176,7 @@ class RawClient:
                 return got
 
     def ping(self) -> Self:
-        """Wait for a PING's answer: everything sent before has been read by the server."""
+        """Wait for a PING's answer: all that was sent before has been read, if not answered, by then."""
         payload = struct.pack(">d", time.monotonic())
         self.send(frame(PING, 0, 0, payload))
         while payload not in self.pongs:

@@ -133,7 +133,7 @@ class TestRequestsThatAreNotWhole:
                 stream = client.open(call_fields(ONCE))
                 client.data(stream, struct.pack(">BI", 0, 90_000) + b"x" * 80_000)
                 streams.append(stream)
-            client.ping()
+            client.call("/after.All/Before", b"")
             refused = [stream for stream in streams if stream in client.ended]
             assert 1 <= len(refused) <= 3
             assert all(client.answers[stream].status == RESOURCE_EXHAUSTED for stream in refused)
@@ -144,6 +144,15 @@ class TestRequestsThatAreNotWhole:
 
 
 class TestConnections:
+    def test_calls_are_counted_on_open_and_closed_connections(self) -> None:
+        with LiveGrpc([Echo().service()]) as server:
+            with RawClient(server.port) as client:
+                for _ in range(3):
+                    client.call(ONCE, whole())
+                assert server.call(lambda: server.shared.calls) == 3
+            server.wait_for(lambda: server.shared.open == 0)
+            assert server.call(lambda: server.shared.calls) == 3
+
     def test_one_without_a_call_is_let_go_in_time(self) -> None:
         with LiveGrpc([Echo().service()], GrpcLimits(idle_timeout=1.0)) as server, RawClient(server.port) as client:
             client.call(ONCE, whole())

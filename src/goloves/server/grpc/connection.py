@@ -68,6 +68,7 @@ class GrpcConnection(asyncio.Protocol):
     """See the module's rules."""
 
     __slots__ = (
+        "_answered",
         "_calls",
         "_dropped",
         "_expires",
@@ -112,12 +113,18 @@ class GrpcConnection(asyncio.Protocol):
         self._finish_at = float("inf")
         """When the last stage of the end begins."""
         self._idle_since = now
+        self._answered = 0
         self._pinged_at: float | None = None
         self._stalled_at = 0.0
         self._stalled_with = 0
         self._linger: float | None = None
         """Since when what arrives is dropped."""
         self._dropped = 0
+
+    @property
+    def served(self) -> int:
+        """Calls answered."""
+        return self._answered + self.wire.quick_answers
 
     # --- called by the event loop ---
 
@@ -265,6 +272,7 @@ class GrpcConnection(asyncio.Protocol):
     def ended(self, call: GrpcCall) -> None:
         """Take a call out that has ended, and write how."""
         self._calls.pop(call.stream, None)
+        self._answered += 1
         self._rest()
         self.flush()
 

@@ -128,9 +128,15 @@ class GrpcShared:
             return False
         return True
 
+    @property
+    def calls(self) -> int:
+        """Calls answered since the node started."""
+        return self.counters.calls_ended + sum(connection.served for connection in self.connections())
+
     def leave(self, connection: "GrpcConnection") -> None:
         """Take a connection out that was closed."""
         self.open -= 1
+        self.counters.calls_ended += connection.served
         for connections in self._slices:
             connections.pop(connection, None)
         self.flowing(connection)
