@@ -1,6 +1,7 @@
 """Clients that do one thing once, where the load generator would do it many times."""
 
 import http.client
+import random
 import threading
 import time
 from collections.abc import Sequence
@@ -13,8 +14,10 @@ EACH = 0.05
 """Seconds that the first range of a tag may take beside others: many times what it does."""
 
 
-def use_tags(node: Running, names: Sequence[str]) -> None:
-    """Draw one id of each tag, over a few connections; NotServing if one gives none."""
+def use_tags(node: Running, names: Sequence[str], *, most: int = 0) -> None:
+    """Draw one id of each tag, or by chance up to `most`, over a few connections; NotServing if one gives none."""
+    chance = random.Random(1)
+    drawn = {name: chance.randint(1, most) for name in names} if most else {}
     failed: list[str] = []
     deadline = time.monotonic() + PATIENCE + len(names) * EACH
 
@@ -25,7 +28,10 @@ def use_tags(node: Running, names: Sequence[str]) -> None:
                 # 503 says: try again. Thousands of first uses at once are more than a deadline of 200 ms.
                 status, body = 503, b""
                 while status == 503 and time.monotonic() < deadline:
-                    connection.request("GET", f"/api/segment/get/{name}")
+                    if most:
+                        connection.request("POST", f"/v1/segments/{name}/ids?count={drawn[name]}")
+                    else:
+                        connection.request("GET", f"/api/segment/get/{name}")
                     answer = connection.getresponse()
                     status, body = answer.status, answer.read()
                 if status != 200:

@@ -7,6 +7,7 @@ from benchmarks.clients import use_tags
 from benchmarks.contenders import GOLOVES, PEERS, Contender, Servers, http_contenders
 from benchmarks.load import Figures, Load, Request, run
 from benchmarks.routes import DIFFERENT_ROUTES, ROUTES, TAGS
+from benchmarks.store import STEP
 
 COST_RATE = 40_000
 """Requests a second at which the cost of one is told: all but the slowest peers keep up with it on one core."""
@@ -88,8 +89,9 @@ def cost_different(servers: Servers, plan: Plan, say: Say) -> Iterator[Row]:
     """CPU per request where no two requests are alike."""
     contenders = http_contenders(DIFFERENT_ROUTES)
     load = Load(plan.seconds, plan.warmup, rate=COST_RATE)
-    # A tag's first use waits for its first range: a thousand first uses at once are another matter than this one.
-    use_tags(servers.get(GOLOVES), [f"t{number}" for number in range(TAGS)])
+    # A tag's first use waits for its first range: a thousand first uses at once are another matter than this one. And
+    # each begins at another place of its range, so that their refills are spread as those of old tags are.
+    use_tags(servers.get(GOLOVES), [f"t{number}" for number in range(TAGS)], most=STEP)
     yield from _alternate(servers, "cost, different", contenders, plan, load, TAGS, say)
 
 

@@ -84,6 +84,12 @@ WRONG = [
         "goloves.toml:3: segment.default_step = 20 and segment.max_step = 10: default_step is larger than max_step",
     ),
     (
+        "[stores]\nfailover = 'skip'\nfailover_gap = 10\n",
+        "goloves.toml:3: stores.failover_gap = 10 and segment.max_step = 1000000: failover_gap is smaller than",
+    ),
+    ("[stores]\nfailover = 'wait'\n", 'stores.failover is "wait"; it has to be one of "halt", "skip", "ignore"'),
+    ("[stores]\nfailover_gap = 0\n", "goloves.toml:2: stores.failover_gap is 0; it has to be 1 to"),
+    (
         "[snowflake]\nmax_backward = 600\n",
         "goloves.toml:2: spaces.default.window = 600.0 and snowflake.max_backward = 600.0: window is not longer than",
     ),
@@ -427,6 +433,19 @@ def test_no_problem_and_no_repr_shows_a_password(url: str, tmp_path: Path) -> No
         shown += f"{error!r} {error} {error.problems}"
     assert "stores" in shown or "Stores" in shown
     assert "geheim" not in shown
+
+
+def test_r7_what_follows_from_another_server_reaches_the_store(tmp_path: Path) -> None:
+    from goloves.cli.opening import options
+
+    plain = options(loaded("", where=tmp_path).config)
+    assert (plain.failover, plain.skip.numbers, plain.skip.time_ms) == ("halt", 10_000_000, 610_000)
+    text = (
+        "[stores]\nfailover = 'skip'\nfailover_gap = 2000000\n[spaces.q]\nwindow = 900\n[snowflake]\nmax_forward = 5\n"
+    )
+    chosen = options(loaded(text, where=tmp_path).config)
+    assert (chosen.failover, chosen.skip.numbers, chosen.skip.time_ms) == ("skip", 2_000_000, 905_000)
+    assert loaded("[stores]\nfailover_gap = 10\n", where=tmp_path).config.stores.failover == "halt"
 
 
 # --- spaces ---

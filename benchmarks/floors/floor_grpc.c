@@ -1,6 +1,7 @@
-// floor_grpc: the least that a server has to do for a unary gRPC call, to measure others against. One thread on epoll, HTTP/2
-// with prior knowledge, no decoding of headers at all: each DATA frame that ends a stream is answered with HEADERS, DATA
-// (one packed sfixed64 in field 1) and trailers out of constant blocks. All answers to one read leave in one write.
+// floor_grpc: the least that a server has to do for a unary gRPC call, to measure others against. One thread on
+// epoll, HTTP/2 with prior knowledge, no decoding of headers at all: each DATA frame that ends a stream is answered
+// with HEADERS, DATA (one packed sfixed64 in field 1) and trailers out of constant blocks. All answers to one read
+// leave in one write.
 //
 //   floor_grpc PORT
 #define _GNU_SOURCE

@@ -1,6 +1,6 @@
-// floor_http: the least that any HTTP id server has to do on this machine, to measure others against. One thread on epoll;
-// each read is taken for one whole request and answered with the next number: no parsing, no routing, no pipelining, and
-// only the headers without which a client can't read the answer. Loopback only.
+// floor_http: the least that any HTTP id server has to do on this machine, to measure others against. One thread on
+// epoll; each read is taken for one whole request and answered with the next number: no parsing, no routing, no
+// pipelining, and only the headers without which a client can't read the answer. Loopback only.
 //
 //   floor_http PORT
 #define _GNU_SOURCE
@@ -21,7 +21,8 @@ static void answer(int fd) {
         return;
     }
     int digits = sprintf(number, "%ld", ++id);
-    int size = sprintf(response, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n%s", digits, number);
+    static const char form[] = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n%s";
+    int size = sprintf(response, form, digits, number);
     if (write(fd, response, size) < 0)
         close(fd);
 }

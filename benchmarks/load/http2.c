@@ -5,7 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { DATA = 0, HEADERS_FRAME = 1, RST_STREAM = 3, SETTINGS = 4, PING = 6, GOAWAY = 7, WINDOW_UPDATE = 8, CONTINUATION = 9 };
+enum { DATA = 0, HEADERS_FRAME = 1, RST_STREAM = 3, SETTINGS = 4, PING = 6, GOAWAY = 7, WINDOW_UPDATE = 8 };
+enum { CONTINUATION = 9 };
 enum { END_STREAM = 1, ACK = 1, END_HEADERS = 4, PADDED = 8, PRIORITY = 32 };
 enum { SETTING_TABLE_SIZE = 1, SETTING_MAX_STREAMS = 3, SETTING_WINDOW = 4 };
 enum { FRAME_HEAD = 9, LARGEST_FRAME = 16384, GRPC_PREFIX = 5, OUR_WINDOW = 1 << 20, LAST_STREAM = 0x7ffff000 };
@@ -163,7 +164,7 @@ static bool end_of_headers(Connection *c, uint32_t stream, uint64_t now) {
     if (!c->block_ends)
         return true;
     uint32_t length = slot->message_length >= GRPC_PREFIX ? get_u32(slot->message + 1) : 0;
-    bool whole = slot->message_length >= GRPC_PREFIX && !slot->message[0] && slot->message_length == length + GRPC_PREFIX;
+    bool whole = slot->message_length == length + GRPC_PREFIX && !slot->message[0];
     bool good = slot->head == 1 && verdict.grpc == 0 && whole;
     if (!good)
         complain("a call failed: grpc-status %d %s, %u bytes of message", verdict.grpc, verdict.message,

@@ -1,9 +1,10 @@
 // openload: a load generator for servers on loopback that hides nothing: HTTP/1.1 with keep-alive, or gRPC unary calls.
 //
-// Open loop (default): each request has an intended send time, fixed before the start, and its latency runs from there to
-// the complete answer. So neither a server that stalls nor a generator that stalls hides what a client would have met.
-// What was never answered counts with its age at the end. The generator's own delay is reported beside it ("late": from
-// the intended time to the write, or to the moment when it was seen that no connection is free).
+// Open loop (default): each request has an intended send time, fixed before the start, and its latency runs from
+// there to the complete answer. So neither a server that stalls nor a generator that stalls hides what a client
+// would have met. What was never answered counts with its age at the end. The generator's own delay is reported
+// beside it ("late": from the intended time to the write, or to the moment when it was seen that no connection is
+// free).
 // Closed loop: each connection sends as soon as it has its answer; latency runs from the write.
 //
 // The server's CPU time is its processes' clock. It holds what the kernel does in their name: for loopback that is the
@@ -81,8 +82,8 @@ static void set_deadlines(const char *digits) {
 
 static void read_options(int count, char **words) {
     enum {
-        PORT = 1, HOST, PATH, CONNECTIONS, RATE, CLOSED, POISSON, WARMUP, DURATION, DRAIN, THREADS, CHECK_IDS, PID, JSON,
-        WITNESS, IN_FLIGHT, METHOD, BODY, HEADER, TAGS, BODY_HEX, DEADLINES
+        PORT = 1, HOST, PATH, CONNECTIONS, RATE, CLOSED, POISSON, WARMUP, DURATION, DRAIN, THREADS, CHECK_IDS, PID,
+        JSON, WITNESS, IN_FLIGHT, METHOD, BODY, HEADER, TAGS, BODY_HEX, DEADLINES
     };
     static const struct option KNOWN[] = {
         {"port", 1, 0, PORT},           {"host", 1, 0, HOST},           {"path", 1, 0, PATH},
@@ -171,7 +172,8 @@ int main(int count, char **words) {
     pthread_barrier_init(&barrier, NULL, options.threads + 1);
     for (int i = 0; i < options.threads; i++) {
         workers[i].id = i;
-        workers[i].connection_count = options.connections / options.threads + (i < options.connections % options.threads);
+        int rest = options.connections % options.threads;
+        workers[i].connection_count = options.connections / options.threads + (i < rest);
         if ((errno = pthread_create(&threads[i], NULL, run_worker, &workers[i])))
             die("can't start a thread: %s", strerror(errno));
     }

@@ -102,8 +102,8 @@ static void print_percentiles(const char *name, const Spans *sorted) {
            percentile(sorted, .999), percentile(sorted, .9999), percentile(sorted, 1));
 }
 
-// Whether a request that lived from `begin` to `end` met a stall, or the backlog that a stall leaves: what piles up in a
-// stall takes up to as long again to be worked off, as long as the server is at most half busy.
+// Whether a request that lived from `begin` to `end` met a stall, or the backlog that a stall leaves: what piles up
+// in a stall takes up to as long again to be worked off, as long as the server is at most half busy.
 static bool met_a_stall(const Stall *shadows, size_t count, uint64_t begin, uint64_t end) {
     size_t low = 0, high = count;  // the first shadow that ends after `begin`
     while (low < high) {

@@ -1,6 +1,6 @@
-// The witness: one real-time thread per core wakes a thousand times a second and notes when it wakes late. Nothing that
-// runs at ordinary priority can keep it from waking: when it is late, the machine itself stood still (the hypervisor gave
-// the core to somebody else, firmware, the kernel in a part that can't be interrupted).
+// The witness: one real-time thread per core wakes a thousand times a second and notes when it wakes late. Nothing
+// that runs at ordinary priority can keep it from waking: when it is late, the machine itself stood still (the
+// hypervisor gave the core to somebody else, firmware, the kernel in a part that can't be interrupted).
 #include "openload.h"
 
 #include <errno.h>

@@ -155,7 +155,8 @@ static void flush_all(Worker *w) {
 
 // ---- requests
 
-static void send_request(Connection *c, uint64_t intended, bool queued) {  // into the output; `flush` writes and stamps it
+// Into the output: `flush` writes it and stamps it.
+static void send_request(Connection *c, uint64_t intended, bool queued) {
     while (options.grpc && c->slots[c->next >> 1 & c->mask].used)
         c->next += 2;  // streams' numbers may be left out
     Slot *slot = &c->slots[(options.grpc ? c->next >> 1 : c->next) & c->mask];

@@ -11,6 +11,7 @@ from click.testing import Result
 
 from databases import Server, free_port
 from goloves.cli.failures import Exit
+from goloves.stores import checks
 
 Invoke = Callable[..., Result]
 
@@ -74,10 +75,10 @@ def test_migrate_says_what_is_missing_when_it_may_not_make_tables(invoke: Invoke
     url = server.fresh()
     database = url.rpartition("/")[2]
     if server.name == "mariadb":
-        server.sql(f"CREATE USER IF NOT EXISTS reader IDENTIFIED BY 'x'; GRANT SELECT ON {database}.* TO reader")
+        server.sql(f"CREATE USER IF NOT EXISTS newcomer IDENTIFIED BY 'x'; GRANT SELECT ON {database}.* TO newcomer")
     else:
-        server.sql("DROP ROLE IF EXISTS reader; CREATE ROLE reader LOGIN PASSWORD 'x'", database)
-    result = invoke("migrate", "--store", server.url(database, user="reader", password="x"))
+        server.sql("DROP ROLE IF EXISTS newcomer; CREATE ROLE newcomer LOGIN PASSWORD 'x'", database)
+    result = invoke("migrate", "--store", server.url(database, user="newcomer", password="x"))
     assert result.exit_code == Exit.FAILED
     assert "grant" in result.stderr.lower()
 
@@ -151,6 +152,60 @@ def test_check_names_a_halted_store(invoke: Invoke, tmp_path: Path) -> None:
     state, detail = findings(invoke("check", "--json"))["store of segments and windows"]
     assert state == "failed"
     assert detail == "it is halted: a mark lies above it; look into it, then run: goloves repair"
+
+
+def test_check_compares_the_layouts_with_those_in_the_store_and_registers_none(invoke: Invoke, tmp_path: Path) -> None:
+    invoke("migrate")
+    (tmp_path / "g.toml").write_text("[spaces.default]\npreset = 'js53'\n[spaces.orders]\n")
+    found = findings(invoke("check", "--json", "--config", "g.toml"))
+    assert found["space orders"] == ("ok", "the first start registers it")
+    assert found["space default"][0] == "ok"
+    assert found["space default"][1].startswith("no id was issued yet: it becomes time 38, worker 7")
+    with sqlite3.connect(tmp_path / "data" / "goloves.db") as database:
+        database.execute("INSERT INTO goloves_worker VALUES ('default', 1, 1, 0, 5, 'n', 'o', 0)")
+    state, detail = findings(invoke("check", "--json", "--config", "g.toml"))["space default"]
+    assert state == "failed"
+    assert "was registered with the layout time 41" in detail
+    assert database.execute("SELECT name FROM goloves_space").fetchall() == [("default",)]
+    database.close()
+    assert findings(invoke("check", "--json"))["space default"][0] == "ok"
+
+
+def test_check_names_a_file_that_was_moved_and_binds_it_to_nothing(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks, "machine_id", lambda: "here")
+    invoke("migrate")
+    assert findings(invoke("check", "--json"))["store of segments and windows"][0] == "ok"
+    with sqlite3.connect(tmp_path / "data" / "goloves.db") as database:
+        assert database.execute("SELECT machine FROM goloves_meta").fetchall() == [("",)]
+        database.execute("UPDATE goloves_meta SET machine = 'there'")
+    database.close()
+    state, detail = findings(invoke("check", "--json"))["store of segments and windows"]
+    assert state == "failed"
+    assert "it belongs to another machine" in detail
+    assert "goloves repair" in detail
+
+
+@pytest.mark.parametrize(
+    ("failover", "state", "says"),
+    [("halt", "failed", "halts it"), ("skip", "warning", "skips failover_gap"), ("ignore", "ok", "://")],
+)
+def test_check_names_a_server_that_became_another_and_halts_nothing(
+    failover: str, state: str, says: str, invoke: Invoke, server: Server, tmp_path: Path
+) -> None:
+    url = server.fresh()
+    database = url.rpartition("/")[2]
+    invoke("migrate", "--store", url)
+    server.sql("UPDATE goloves_meta SET server = 'the old one'", database)
+    (tmp_path / "g.toml").write_text(f"[stores]\nfailover = '{failover}'\n")
+    found = findings(invoke("check", "--json", "--config", "g.toml", "--store", url))
+    assert found["store of segments and windows"][0] == state
+    assert says in found["store of segments and windows"][1]
+    assert server.sql("SELECT server, halt FROM goloves_meta", database).split("\t") in (
+        ["the old one", ""],
+        ["the old one"],
+    )
 
 
 def test_check_names_a_halted_tag(invoke: Invoke, tmp_path: Path) -> None:

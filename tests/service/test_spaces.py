@@ -454,6 +454,19 @@ async def test_w8_a_node_whose_clock_is_ahead_of_the_store_s_extends_nothing_and
 
 
 @on_virtual_time
+async def test_w8_a_store_whose_clock_stepped_back_is_named_as_the_culprit() -> None:
+    async with World() as world:
+        assert await world.snowflakes()
+        world.store_ahead_ms = -3_600_000
+        await world.wait_for(lambda: space_of(world).trouble is not None, within=61)
+        trouble = space_of(world).trouble
+        assert trouble is not None
+        assert trouble.message.startswith("the clock of the store stepped back: it is 3")
+        assert "set the store's clock right" in trouble.message
+        assert await world.snowflakes(), "the window that is held stays good"
+
+
+@on_virtual_time
 async def test_w8_a_clock_within_max_forward_or_behind_the_store_s_is_good_enough() -> None:
     for ahead in (-9_500, 60_000):
         async with World(started=False) as world:

@@ -203,6 +203,9 @@ class FarStore:
     async def count_windows(self, space: str, now: int, workers: range | None = None) -> int:
         return await self._read("count_windows", lambda: self._store.count_windows(space, now, workers))
 
+    async def last_seen(self) -> int | None:
+        return await self._read("last_seen", self._store.last_seen)
+
     async def find_window(self, space: str, nonce: str) -> Window | None:
         return await self._read("find_window", lambda: self._store.find_window(space, nonce))
 

@@ -766,6 +766,18 @@ class WorkerContract:
         assert await store.count_windows("default", 0, range(4, 700)) == 1
         assert await store.count_windows("two", 0) == 0
 
+    async def test_w8_the_store_tells_when_its_clock_noted_a_claim_last(self, backend: Backend) -> None:
+        store = await backend.node()
+        assert await store.last_seen() is None
+        await store.open_space(LEAF)
+        await claimed(store, LEAF, 100)
+        clock, noted = await store.clock(), await store.last_seen()
+        if clock is None:
+            assert noted is None
+        else:
+            assert noted is not None
+            assert 0 <= clock - noted < 60_000
+
     async def test_w6_four_million_worker_ids_are_no_burden(self, backend: Backend) -> None:
         store = await backend.node()
         await store.open_space(HUGE)

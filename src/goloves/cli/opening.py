@@ -73,11 +73,13 @@ def options(config: Config, *, create: bool = False, repairing: bool = False) ->
     )
 
 
-def stores_by_url(config: Config) -> "dict[str, SqlStore]":
+def stores_by_url(config: Config, *, repairing: bool = False) -> "dict[str, SqlStore]":
     """Make the stores of the ranges and the windows, the same one under one URL; none is opened."""
     from goloves.stores import make_store
 
-    return {url: make_store(url, options(config)) for url in (config.segments_url, config.windows_url)}
+    return {
+        url: make_store(url, options(config, repairing=repairing)) for url in (config.segments_url, config.windows_url)
+    }
 
 
 @asynccontextmanager

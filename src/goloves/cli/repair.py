@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from goloves.cli.failures import Failure
-from goloves.cli.opening import address_of_store, node_name, options, run
+from goloves.cli.opening import address_of_store, node_name, run, stores_by_url
 from goloves.cli.options import json_option, store_configuration, store_options
 from goloves.cli.output import write_json, write_table
 from goloves.config import Config
@@ -136,12 +136,9 @@ async def _do(config: Config, wish: Wish, addresses: list[str]) -> None:
 
 
 def _stores(config: Config) -> list[Case]:
-    from goloves.stores import make_store
-
     cases = []
-    for url in dict.fromkeys((config.segments_url, config.windows_url)):
+    for url, store in stores_by_url(config, repairing=True).items():
         spaces = {name: Space(name, each.layout()) for name, each in config.spaces.items()}
-        store = make_store(url, options(config, repairing=True))
         served = spaces if url == config.windows_url else {}
         cases.append(Case(address_of_store(url), store, served, Findings("", {}), Plan({}), 0))
     return cases

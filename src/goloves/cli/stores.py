@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from goloves.cli.failures import Exit, Failure
+from goloves.cli.failures import Failure
 from goloves.cli.opening import address_of_store, may_create, run, store_exists, stores_by_url
 from goloves.cli.options import json_option, store_configuration, store_options
 from goloves.cli.output import write_json
 from goloves.config import Config, Loaded
-from goloves.errors import GolovesError, StoreRefused, StoreUnavailable
+from goloves.errors import GolovesError, StoreRefused
+from goloves.repair import OWNERS_READ
+from goloves.stores.base import Place
+from goloves.stores.rules import other_layout
 
 if TYPE_CHECKING:
     from goloves.stores.sql import SqlStore
@@ -76,7 +79,8 @@ def _data_directory(config: Config) -> Iterator[Finding]:
 
 async def _stores(config: Config) -> list[Finding]:
     found: list[Finding] = []
-    for url, store in stores_by_url(config).items():
+    # As for a repair: nothing may be bound, recorded or halted by a look.
+    for url, store in stores_by_url(config, repairing=True).items():
         uses = [use for use in ("segments", "windows") if getattr(config, f"{use}_url") == url]
         what = f"store of {' and '.join(uses)}"
         if may_create(config) and not store_exists(url):
@@ -101,6 +105,9 @@ async def _opened(config: Config, store: "SqlStore", what: str, address: str, us
         found.append(Finding("failed" if uses == ["windows"] else "warning", what, segments_only))
     if halted := await store.read_halt():
         found.append(Finding("failed", what, f"it is halted: {halted}; look into it, then run: goloves repair"))
+    found += _place(config, what, await store.read_place())
+    if "windows" in uses and store.has_marks:
+        found += await _spaces(config, store)
     before = now()
     clock = await store.clock()
     if clock is not None:
@@ -115,6 +122,48 @@ async def _opened(config: Config, store: "SqlStore", what: str, address: str, us
         found.append(Finding("ok", "tags", some if tags else "none yet; make one with: goloves tag create NAME"))
         found += [Finding("warning", f"tag {tag.name}", f"halted: {tag.halted}") for tag in tags if tag.halted]
     return found
+
+
+def _place(config: Config, what: str, place: Place) -> Iterator[Finding]:
+    """Say whether the store is still where nodes know it to be (R7, R8)."""
+    if place.other_machine:
+        moved = (
+            "it belongs to another machine: a copy that runs beside its original would repeat its ids; if it was moved"
+            " on purpose, and the original is gone for good, run: goloves repair"
+        )
+        yield Finding("failed", what, moved)
+    if place.other_server and config.stores.failover != "ignore":
+        effect = {"halt": "the next node to connect halts it", "skip": "the next node to connect skips failover_gap"}
+        changed = f"its server is {place.server}, it was {place.known_server}: {effect[config.stores.failover]}"
+        yield Finding("failed" if config.stores.failover == "halt" else "warning", what, changed)
+
+
+async def _spaces(config: Config, store: "SqlStore") -> list[Finding]:
+    """Compare the layouts that are configured with those in the store, which never change once ids were issued (W9)."""
+    registered = {space.name: space for space in await store.read_spaces()}
+    used = {owner.space for owner in await store.recent_owners(most=OWNERS_READ)}
+    found = []
+    for name, space in config.spaces.items():
+        layout, there = space.layout(), registered.get(name)
+        what = f"space {name}"
+        if there is None:
+            found.append(Finding("ok", what, "the first start registers it"))
+        elif there.fingerprint == layout.fingerprint:
+            found.append(Finding("ok", what, there.layout))
+        elif name in used or there.floor > 0:
+            found.append(Finding("failed", what, other_layout(name, there.layout, layout.describe()).message))
+        else:
+            found.append(Finding("ok", what, f"no id was issued yet: it becomes {layout.describe()}"))
+    return found
+
+
+DONE = {
+    "made": "has the tables of this version now",
+    "added": "has Goloves' tables beside leaf_alloc now; restart the nodes that use it",
+    "renewed": "has the tables of this version now; restart the nodes that use it",
+    "nothing": "has the newest tables already; nothing was changed",
+}
+"""What a migration says that it did."""
 
 
 @click.command("migrate")
@@ -132,29 +181,5 @@ def migrate_command(config_file: Path | None, store: str | None, data_dir: str |
 async def _migrate(config: Config) -> list[str]:
     lines: list[str] = []
     for url, store in stores_by_url(config).items():
-        address = address_of_store(url)
-        before = await _state(store)
-        await store.migrate()
-        after = await _state(store)
-        if after != "whole":
-            raise Failure(f"{address} can't be used after its migration; `goloves check` says why", Exit.FAILED)
-        done = {
-            "whole": "has the newest tables already; nothing was changed",
-            "leaf": "has Goloves' tables beside leaf_alloc now; restart the nodes that use it",
-            "none": "has the tables of this version now",
-        }
-        lines.append(f"{address} {done[before]}")
+        lines.append(f"{address_of_store(url)} {DONE[await store.migrate()]}")
     return lines
-
-
-async def _state(store: "SqlStore") -> Literal["whole", "leaf", "none"]:
-    """Say what a start would find: all tables, only Leaf's, or none that can be used."""
-    try:
-        await store.open()
-        return "whole" if store.has_marks else "leaf"
-    except StoreUnavailable:
-        raise
-    except StoreRefused:
-        return "none"
-    finally:
-        await store.close()

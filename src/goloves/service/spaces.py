@@ -372,6 +372,14 @@ class SpaceSource:
         ahead = (shared.clock.monotonic_ns() + shared.steady.offset) / 1e9 - store_ms / 1000
         if ahead > shared.config.max_forward:
             shared.counters.clock_ahead += 1
+            noted_ms = await shared.gate.call(shared.store.last_seen)
+            back = (noted_ms - store_ms) / 1000 if noted_ms is not None else 0.0
+            if back > shared.config.max_forward:
+                # It contradicts what it said itself, to whatever node: this node's clock may well be right.
+                raise ClockAhead(
+                    f"the clock of the store stepped back: it is {back:.1f} s behind what it noted itself, and"
+                    f" {ahead:.1f} s behind this node's; set the store's clock right"
+                )
             raise ClockAhead(
                 f"the clock of this node is {ahead:.1f} s ahead of the store's; set the clock right (max_forward is "
                 f"{shared.config.max_forward:g} s)"

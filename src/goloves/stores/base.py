@@ -343,6 +343,12 @@ class WorkerStore(Store, Protocol):
     async def count_windows(self, space: str, now: int, workers: range | None = None) -> int:
         """Count the worker ids of a space whose windows are not past at `now` (units): of `workers`, if given (W6)."""
 
+    async def last_seen(self) -> int | None:
+        """Read the latest moment, ms since 1970, at which the store's own clock noted a claim or an extension (W8).
+
+        None if there was none, or where the store has no clock of its own.
+        """
+
     async def find_window(self, space: str, nonce: str) -> Window | None:
         """Read back the window that was claimed under this nonce; None if there is none (W4)."""
 

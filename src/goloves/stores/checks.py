@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import BigInteger, Connection, Inspector, Integer, String, inspect, or_, select, text
 from sqlalchemy.exc import DBAPIError
@@ -58,6 +58,36 @@ class Facts:
     """The names in `leaf_alloc` sort by their bytes."""
     uuid: str = ""
     machine: str = ""
+
+
+Migrated = Literal["made", "added", "renewed", "nothing"]
+"""What a migration did: made all tables, added Goloves' own beside Leaf's, brought them to a newer form, or nothing."""
+
+
+@dataclass(frozen=True)
+class State:
+    """Which tables exist, and of which version: all that has to be known before a migration."""
+
+    leaf: bool
+    version: str | None
+
+
+def state(connection: Connection) -> State:
+    """Look which tables exist; refuses nothing."""
+    tables = set(inspect(connection).get_table_names())
+    version = None
+    if schema.VERSION_TABLE in tables:
+        version = connection.execute(text(f"SELECT version_num FROM {schema.VERSION_TABLE}")).scalar()
+    return State(schema.leaf.name in tables, version)
+
+
+def migrated(before: State, after: State) -> Migrated:
+    """Say what happened between the two."""
+    if before == after:
+        return "nothing"
+    if before.version is not None:
+        return "renewed"
+    return "added" if before.leaf else "made"
 
 
 def look(connection: Connection, dialect: Dialect) -> Facts:

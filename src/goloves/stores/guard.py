@@ -365,6 +365,10 @@ class WorkerGuard(_Guard[WorkerStore]):
         """As the store's."""
         return await self._store.count_windows(space, now, workers)
 
+    async def last_seen(self) -> int | None:
+        """As the store's."""
+        return await self._store.last_seen()
+
     async def find_window(self, space: str, nonce: str) -> Window | None:
         """Read a claim back, and refuse a fence that is not above the mark of its worker id."""
         before = self._marks.fences(self._store.identity, space)

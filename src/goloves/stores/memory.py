@@ -234,6 +234,11 @@ class MemoryStore:
         rows = self.data.workers.get(space, {})
         return sum(row.floor > now and (workers is None or worker in workers) for worker, row in rows.items())
 
+    async def last_seen(self) -> int | None:
+        self._check_open()
+        seen = [row.seen for rows in self.data.workers.values() for row in rows.values()]
+        return round(max(seen).timestamp() * 1000) if seen and self._clock else None
+
     async def find_window(self, space: str, nonce: str) -> Window | None:
         self._check_open()
         for worker, row in self.data.workers.get(space, {}).items():

@@ -8,6 +8,8 @@ Rules:
 
 from sqlalchemy import BigInteger, Column, DateTime, Index, Integer, MetaData, SmallInteger, String, Table
 
+from goloves.core.names import MAX_NAME_BYTES
+
 VERSION = "0001"
 """The revision that this version of Goloves works with: the newest in `migrations/versions`."""
 
@@ -28,7 +30,7 @@ metadata = MetaData()
 leaf = Table(
     "leaf_alloc",
     metadata,
-    Column("biz_tag", String(128), primary_key=True),
+    Column("biz_tag", String(MAX_NAME_BYTES), primary_key=True),
     Column("max_id", BigInteger, nullable=False),
     Column("step", Integer, nullable=False),
     Column("description", String(256)),
@@ -51,7 +53,7 @@ machine that an embedded store is bound to (R8). `server`: which server this is 
 tag = Table(
     "goloves_tag",
     metadata,
-    Column("name", String(128), primary_key=True),
+    Column("name", String(MAX_NAME_BYTES), primary_key=True),
     Column("mark", BigInteger, nullable=False),
     Column("limit", BigInteger, nullable=False),
     Column("halted", String(MAX_REASON), nullable=False),
@@ -66,7 +68,7 @@ mark = Table(
     metadata,
     Column("node", String(MAX_OWNER), primary_key=True),
     Column("kind", String(8), primary_key=True),
-    Column("name", String(128), primary_key=True),
+    Column("name", String(MAX_NAME_BYTES), primary_key=True),
     Column("worker", Integer, primary_key=True, autoincrement=False),
     Column("value", BigInteger, nullable=False),
 )
@@ -74,7 +76,7 @@ mark = Table(
 space = Table(
     "goloves_space",
     metadata,
-    Column("name", String(128), primary_key=True),
+    Column("name", String(MAX_NAME_BYTES), primary_key=True),
     Column("layout", String(200), nullable=False),
     Column("fingerprint", String(64), nullable=False),
     Column("epoch_ms", BigInteger, nullable=False),
@@ -86,7 +88,7 @@ space = Table(
 worker = Table(
     "goloves_worker",
     metadata,
-    Column("space", String(128), primary_key=True),
+    Column("space", String(MAX_NAME_BYTES), primary_key=True),
     Column("worker", Integer, primary_key=True, autoincrement=False),
     Column("fence", BigInteger, nullable=False),
     Column("start", BigInteger, nullable=False),

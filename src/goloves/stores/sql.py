@@ -18,6 +18,7 @@ from sqlalchemy import Connection, update
 
 from goloves.errors import StoreRefused, StoreUnavailable, StoreWentBackwards
 from goloves.stores import checks, migrations, schema
+from goloves.stores.checks import Migrated
 from goloves.stores.database import Database
 from goloves.stores.dialects import DIALECTS
 from goloves.stores.failover import Failover, Policy, Skip
@@ -109,13 +110,20 @@ class SqlStore(SqlRepair, SqlWorkers, Session):
         finally:
             await self._database.close()
 
-    async def migrate(self) -> None:
-        """Bring the tables to the newest form, for `goloves migrate`; makes them if there are none."""
+    async def migrate(self) -> Migrated:
+        """Bring the tables to the newest form, for `goloves migrate`, and say what that changed.
+
+        Raises StoreRefused, after that, if the store can't be used for another reason.
+        """
         if self._file is not None:
             self._make_file()
         self._database.reopen()
         try:
+            before = await self._check(checks.state, write=False)
             await self._migrate(only_empty=False)
+            after = await self._check(checks.state, write=False)
+            await self._check(self._examine, write=False)
+            return checks.migrated(before, after)
         finally:
             await self._database.close()
 

@@ -46,6 +46,13 @@ class SqlWorkers(Session):
             statement = statement.where(table.c.worker >= workers.start, table.c.worker < workers.stop)
         return await self._run(lambda connection: connection.execute(statement).scalar_one(), write=False)
 
+    async def last_seen(self) -> int | None:
+        self._check_migrated("Snowflake mode")
+        if not self._dialect.own_clock:
+            return None
+        statement = select(func.max(schema.worker.c.seen_ms))
+        return await self._run(lambda connection: connection.execute(statement).scalar(), write=False)
+
     async def find_window(self, space: str, nonce: str) -> Window | None:
         self._check_migrated("Snowflake mode")
         return await self._run(lambda connection: self._find(connection, space, nonce), write=False)
