@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from server.live import LiveNode
 
 OPTIONS = ["--checks=all", "--exclude-checks=use_after_free", "-n10", "--no-color", "--suppress-health-check=all"]
@@ -14,6 +16,7 @@ answers DELETE like GET, so that nothing is deleted and nothing used after it.""
 CONTRACT = Path(__file__).parents[2] / "api" / "http" / "openapi.yaml"
 
 
+@pytest.mark.timeout(600)
 def test_schemathesis_finds_nothing(node: LiveNode, tmp_path: Path) -> None:
     program = Path(sys.executable).with_name("schemathesis")
     run = subprocess.run(

@@ -222,6 +222,12 @@ async def run_story(cluster: Cluster) -> None:
         if not node.up:
             node.kill()
             node.start()
+    if cluster.set_back:
+        # A node that was away while the store was repaired may come back with a mark that nobody else knew.
+        await asyncio.sleep(WINDOW)
+        if cluster.data.halt:
+            cluster.tell("store repaired")
+            await cluster.repair()
     cluster.calm_at = cluster.loop.now
     await asyncio.sleep(CALM)
     await asyncio.gather(*(node.stop() for node in cluster.nodes))
