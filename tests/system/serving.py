@@ -119,7 +119,9 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
     def begin(*words: str, **environment: str) -> Serving:
         chosen = () if "--http" in words else ("--http", "127.0.0.1:0")
-        running.append(Serving(tmp_path, (*words, *chosen), environment))
+        # The default deadline of 0.2 s is for machines that do nothing else.
+        patient = {"GOLOVES_SEGMENT__DEADLINE": "5"} | environment
+        running.append(Serving(tmp_path, (*words, *chosen), patient))
         return running[-1]
 
     yield begin

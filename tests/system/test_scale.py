@@ -20,9 +20,6 @@ SECONDS = 3.0
 TAGS = 10_000
 ROWS = 1_000_000
 
-LONG_BREATH = {"GOLOVES_SEGMENT__DEADLINE": "5"}
-"""Seconds that requests may wait on a machine that is busy with other tests: the default is 0.2."""
-
 
 class Asker(threading.Thread):
     """One keep-alive connection that asks for one id after another."""
@@ -73,7 +70,7 @@ def test_a_tag_of_step_10_bears_a_sudden_burst_of_64_connections_without_an_erro
     if kind != "sqlite":
         server: Server = request.getfixturevalue(kind)
         words = ("--store", server.fresh(), "--init")
-    node = start(*words, GOLOVES_SEGMENT__AUTO_CREATE="true", GOLOVES_SEGMENT__DEFAULT_STEP="10", **LONG_BREATH)
+    node = start(*words, GOLOVES_SEGMENT__AUTO_CREATE="true", GOLOVES_SEGMENT__DEFAULT_STEP="10")
     node.ready()
     numbers, errors, times = burst(node)
     assert errors == []
@@ -104,7 +101,7 @@ def test_a_store_of_many_tags_starts_and_serves_as_any_other(rows: int, start: S
     assert node.stop() == 0
     fill(tmp_path / "data" / "goloves.db", rows)
     began = time.monotonic()
-    node = start(**LONG_BREATH)
+    node = start()
     node.ready()
     assert time.monotonic() - began < 20, "ready within two seconds, times ten"
     assert node.ids(3, "tag-1") == [1, 2, 3]
