@@ -214,16 +214,14 @@ ATTACKS: dict[str, Attack] = {
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     directory = tmp_path_factory.mktemp("node")
-    serving = Serving(
-        directory, ("--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"), {"GOLOVES_SEGMENT__DEADLINE": "10"}
-    )
+    words = ("--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0")
+    serving = Serving(directory, words, {"GOLOVES_SEGMENT__DEADLINE": "10"})
     try:
-        serving.says(r"^  gRPC     (\S+)")
+        serving.ready()
         yield serving
+        assert serving.stop() == 0
     finally:
-        serving.process.terminate()
-        serving.process.wait(30)
-        serving.close() if hasattr(serving, "close") else None
+        serving.remove()
 
 
 def resident(serving: Serving) -> int:
