@@ -142,8 +142,16 @@ WRONG = [
     ),
     ("[http]\nlisten = ['8080']\n", 'goloves.toml:2: http.listen holds "8080": the host is missing; 127.0.0.1:8080'),
     ("[server]\nnodes = 2\n", "goloves.toml:2: server.nodes = 2: several nodes will come with a later version"),
-    ("[grpc]\nlisten = ':1'\n", "goloves.toml:1: the gRPC API (grpc) will come with a later version; leave it out"),
-    ("tls = 3\n", "goloves.toml:1: TLS (tls) will come with a later version; leave it out"),
+    ("[admin]\nlisten = ':1'\n", "goloves.toml:1: the admin API, metrics and console (admin) will come with a later"),
+    ("auth = 3\n", "goloves.toml:1: access rights (auth) will come with a later version; leave it out"),
+    (
+        "[grpc]\nlisten = ['127.0.0.1:8080']\n",
+        "goloves.toml:2: grpc.listen names 127.0.0.1:8080 and 127.0.0.1:8080, which can't both be listened on",
+    ),
+    ("[grpc]\nmax_streams = 0\n", "goloves.toml:2: grpc.max_streams is 0; at least 1 is possible"),
+    ("[grpc]\nmax_count = 1000000\n", "goloves.toml:2: grpc.max_count is 1000000; at most 100,000 is possible"),
+    ("[tls]\nkey = 'k.pem'\n", "a certificate and its key are set together; set the other one too, or neither"),
+    ("[tls]\nclient_authorities = 'ca.pem'\n", "client certificates need TLS; set tls.certificate and tls.key"),
     ("[grcp]\n", "goloves.toml:1: there is no setting grcp; did you mean grpc?"),
     ("[stores]\nurl = 'nonsense'\n", 'goloves.toml:2: stores.url is "nonsense": '),
     ("[stores]\nwindows = 'redis://h/1'\n", 'goloves.toml:2: stores.windows is "redis://h/1": '),
@@ -162,7 +170,7 @@ def test_what_is_wrong_is_named_with_its_line_and_how_to_mend_it(toml: str, says
 
 
 def test_all_problems_are_named_at_once_in_the_order_of_the_lines(tmp_path: Path) -> None:
-    toml = "[segment]\ndedline = 1\ntarget = 0\n[grpc]\nx = 1\n[snowflake]\ndeadline = 'x'\n[http]\nlisten = ['x']\n"
+    toml = "[segment]\ndedline = 1\ntarget = 0\n[admin]\nx = 1\n[snowflake]\ndeadline = 'x'\n[http]\nlisten = ['x']\n"
     found = problems(toml, env={"GOLOVES_LOG__LEVEL": "loud"}, flags={("server", "nodes"): 3}, where=tmp_path)
     places = [line.split(": ")[0] for line in found]
     assert places == [*(f"goloves.toml:{line}" for line in (2, 3, 4, 7, 9)), "GOLOVES_LOG__LEVEL", "--nodes"]
@@ -200,7 +208,7 @@ def test_a_byte_order_mark_and_windows_line_ends_are_no_problem(tmp_path: Path) 
 def test_every_number_has_bounds(key: Key, tmp_path: Path) -> None:
     section = ".".join("default" if part == ANY else part for part in key[:-1])
     bad = ["-1000000", "inf", "nan"] if find(key).type is float else ["-1000000"]  # type: ignore[union-attr]
-    if key[:1] == ("http",) and find(key).type is float:  # type: ignore[union-attr]
+    if key[0] in ("http", "grpc") and find(key).type is float:  # type: ignore[union-attr]
         bad.remove("inf")
     for value in bad:
         found = problems(f"[{section}]\n{key[-1]} = {value}\n", where=tmp_path)
@@ -279,7 +287,7 @@ def test_a_space_of_the_file_is_found_whatever_the_case_of_the_variable(tmp_path
         ),
         ({"GOLOVES_SEGMENT__DEADLINE": "0.5s"}, 'segment.deadline is "0.5s"; it has to be a number'),
         ({"GOLOVES_SEGMENT__AUTO_CREATE": "yes"}, 'segment.auto_create is "yes"; it has to be true or false'),
-        ({"GOLOVES_GRPC__LISTEN": ":1"}, "GOLOVES_GRPC__LISTEN: the gRPC API (grpc.listen) will come with a later"),
+        ({"GOLOVES_AUTH__TOKEN": "x"}, "GOLOVES_AUTH__TOKEN: access rights (auth.token) will come with a later"),
         (
             {"GOLOVES_STORE": "mysql://h/d", "GOLOVES_STORES__URL": "mysql://h/e"},
             "GOLOVES_STORES__URL: GOLOVES_STORE sets stores.url to something else; keep one of the two",

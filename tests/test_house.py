@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "wire": {"errors"},
     "stores": {"errors", "core"},
     # A store's URL and a server's limits are described where they are kept; both modules know nobody.
-    "config": {"errors", "core", "stores.urls", "server.limits"},
+    "config": {"errors", "core", "stores.urls", "server.limits", "server.grpc.limits"},
     "service": {"errors", "core", "config", "stores.base"},
     "server": {"errors", "core", "config", "stores", "service", "wire"},
 }
@@ -281,7 +281,10 @@ def test_hooks_fetch_nothing() -> None:
     assert {hook["language"] for repo in hooks["repos"] for hook in repo["hooks"]} == {"system"}
 
 
-EXTRAS = {"aiosqlite", "alembic", "asyncmy", "asyncpg", "cryptography", "sqlalchemy", "structlog", "uvloop"}
+EXTRAS = {
+    *("aiosqlite", "alembic", "asyncmy", "asyncpg", "cryptography", "google", "grpc", "sqlalchemy", "structlog"),
+    "uvloop",
+}
 
 
 @pytest.mark.parametrize("modules_of_the_client", ["goloves.errors", "goloves.cli, goloves.cli.ids"])
@@ -292,8 +295,13 @@ def test_the_package_without_its_extras_suffices_for_those_who_only_ask_for_ids(
     assert not EXTRAS & set(loaded)
 
 
+IMPORTED_AS = {"grpcio": "grpc", "protobuf": "google"}
+"""Packages whose modules have another name."""
+
+
 def test_what_the_source_imports_is_declared() -> None:
-    known = {name.replace("-", "_") for name in wanted("all")} | sys.stdlib_module_names | {"goloves"}
+    declared = {IMPORTED_AS.get(name, name.replace("-", "_")) for name in wanted("all")}
+    known = declared | sys.stdlib_module_names | {"goloves"}
     for path in SOURCE.rglob("*.py"):
         foreign = {name.split(".")[0] for name in imports(path)} - known
         assert not foreign, f"{path.relative_to(ROOT)} imports {foreign}, which pyproject.toml does not name"

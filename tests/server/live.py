@@ -14,6 +14,7 @@ from goloves.config import SegmentConfig
 from goloves.config.addresses import Address
 from goloves.core.grants import Range
 from goloves.core.layout import Layout
+from goloves.server.grpc.limits import GrpcLimits
 from goloves.server.limits import HttpLimits
 from goloves.server.listener import address_of, close_listener, listen
 from goloves.server.node import Node
@@ -49,6 +50,7 @@ class LiveNode:
         tags: Iterable[str] = ("order", "default"),
         step: int = 100_000,
         limits: HttpLimits | None = None,
+        grpc_limits: GrpcLimits | None = None,
         leaf_spaces: Mapping[str, str] | None = None,
         spaces: Mapping[str, Layout] | None = None,
         address: Address | None = None,
@@ -58,6 +60,7 @@ class LiveNode:
         self._tags = tuple(tags)
         self._step = step
         self._limits = limits
+        self._grpc_limits = grpc_limits
         self._leaf_spaces = leaf_spaces
         self._spaces = {"default": Layout(), **(spaces or {})}
         self._segment = segment
@@ -65,6 +68,9 @@ class LiveNode:
         self._listeners = listen(address or Address(host="127.0.0.1"))
         self.address = address_of(self._listeners[0])
         self.port = self.address.port
+        self._listeners += (grpc := listen(Address(host="127.0.0.1")))
+        self._grpc = grpc
+        self.grpc = str(address_of(grpc[0]))
         self.store: SlowStore
         self.node: Node
         self._loop: asyncio.AbstractEventLoop
@@ -149,7 +155,13 @@ class LiveNode:
             spaces=[ServedSpace(Space(name, layout)) for name, layout in self._spaces.items()],
         )
         self.node = Node(
-            service, http=self._listeners, limits=self._limits, leaf_spaces=self._leaf_spaces, drain=self._drain
+            service,
+            http=[listener for listener in self._listeners if listener not in self._grpc],
+            grpc=self._grpc,
+            limits=self._limits,
+            grpc_limits=self._grpc_limits,
+            leaf_spaces=self._leaf_spaces,
+            drain=self._drain,
         )
         await self.node.start()
         for name in self._spaces:

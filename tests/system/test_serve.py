@@ -172,8 +172,8 @@ def test_two_nodes_cannot_share_a_data_directory(start: Start) -> None:
     ("words", "says"),
     [
         (
-            ["--grpc", "127.0.0.1:50051"],
-            "--grpc: the gRPC API (grpc.listen) will come with a later version",
+            ["--grpc", "50051"],
+            '--grpc: grpc.listen holds "50051": the host is missing; 127.0.0.1:50051 is this machine only',
         ),
         (
             ["--admin", "127.0.0.1:8081"],

@@ -32,6 +32,7 @@ log = structlog.get_logger("goloves.serve")
 async def greet(
     config: Config,
     addresses: list[Address],
+    grpc_addresses: list[Address],
     service: IdService,
     segments: SegmentStore,
     started: asyncio.Event,
@@ -46,9 +47,18 @@ async def greet(
     store = address_of_store(config.segments_url)
     windows = address_of_store(config.windows_url)
     if config.log.format == "json":
-        log.info("serving", http=[_url(address) for address in addresses], store=store, windows=windows, waits=reasons)
+        log.info(
+            "serving",
+            http=[_url(address, config) for address in addresses],
+            grpc=[str(address) for address in grpc_addresses],
+            store=store,
+            windows=windows,
+            waits=reasons,
+        )
         return
-    lines = [f"Goloves {__version__} listens on {', '.join(_url(address) for address in addresses)}"]
+    lines = [f"Goloves {__version__} listens on {', '.join(_url(address, config) for address in addresses)}"]
+    if grpc_addresses:
+        lines.append(f"  gRPC     {', '.join(map(str, grpc_addresses))}{' over TLS' if config.tls.certificate else ''}")
     lines.append(f"  store    {store}{' (new)' if new else ''}{'' if windows == store else f', windows {windows}'}")
     lines += [f"  waits    {reason}" for reason in reasons]
     lines += ["  try      " + "\n           ".join(await _suggestions(config, segments, addresses[0]))]
@@ -62,7 +72,9 @@ def _reasons(service: IdService, started: asyncio.Event) -> list[str]:
 
 async def _suggestions(config: Config, segments: SegmentStore, address: Address) -> list[str]:
     tag = await _some_tag(segments)
-    curl = f"curl {_client_url(address)}" if not address.path else f"curl --unix-socket {address.path} http://localhost"
+    curl = f"curl {_client_url(address, config)}"
+    if address.path:
+        curl = f"curl --unix-socket {address.path} {_scheme(config)}://localhost"
     create = f"{_command()} tag create order{'' if config.stores == StoresConfig() else ' --store …'}"
     if tag is None:
         return [create]
@@ -85,15 +97,19 @@ async def _some_tag(segments: SegmentStore) -> str | None:
         return DEFAULT_TAG
 
 
-def _url(address: Address) -> str:
-    return str(address) if address.path else f"http://{address}"
+def _url(address: Address, config: Config) -> str:
+    return str(address) if address.path else f"{_scheme(config)}://{address}"
 
 
-def _client_url(address: Address) -> str:
+def _scheme(config: Config) -> str:
+    return "http" if config.tls.certificate is None else "https"
+
+
+def _client_url(address: Address, config: Config) -> str:
     """Give what a client on this machine asks; nobody can connect to "all addresses"."""
     if address.is_wildcard:
         address = Address("::1" if ":" in address.host else "127.0.0.1", address.port)
-    return f"http://{address}"
+    return f"{_scheme(config)}://{address}"
 
 
 def _command() -> str:

@@ -44,7 +44,7 @@ def may_create(config: Config) -> bool:
 
     Where others do, a store that is missing is rather a volume that was not mounted, and would repeat ids.
     """
-    return all(parse_address(text).is_local for text in config.http.listen)
+    return all(parse_address(text).is_local for text in [*config.http.listen, *config.grpc.listen])
 
 
 def node_name(number: int | str) -> str:

@@ -17,9 +17,11 @@ from goloves.cli.opening import may_create, node_name, options, store_exists
 from goloves.cli.options import configuration, store_options
 from goloves.config import Config
 from goloves.config.addresses import parse_address
+from goloves.config.settings import TlsConfig
 from goloves.log import set_up
 from goloves.server.listener import address_of, close_listener, listen
 from goloves.server.node import Node, run_node
+from goloves.server.tls import Certificates
 from goloves.service import IdService, ServedSpace
 from goloves.stores import make_stores
 from goloves.stores.base import Space
@@ -36,7 +38,12 @@ log = structlog.get_logger("goloves.serve")
     metavar="HOST:PORT",
     help="Serve HTTP here; also [IPV6]:PORT or unix:/path; may be given several times.  [default: 127.0.0.1:8080]",
 )
-@click.option("--grpc", metavar="HOST:PORT", help="Comes with a later version.")
+@click.option(
+    "--grpc",
+    multiple=True,
+    metavar="HOST:PORT",
+    help="Serve gRPC here, likewise.  [default: 127.0.0.1:50051]",
+)
 @click.option("--admin", metavar="HOST:PORT", help="Comes with a later version.")
 @click.option("--nodes", type=int, metavar="N", help="Data-plane processes; more than 1 come with a later version.")
 @click.option("--init", is_flag=True, help="Make a new store first; an error if it exists.")
@@ -45,15 +52,16 @@ def serve_command(
     store: str | None,
     data_dir: str | None,
     http: tuple[str, ...],
-    grpc: str | None,
+    grpc: tuple[str, ...],
     admin: str | None,
     nodes: int | None,
     init: bool,
 ) -> None:
-    """Serve ids over HTTP until Ctrl-C or SIGTERM.
+    """Serve ids over HTTP and gRPC until Ctrl-C or SIGTERM.
 
-    Without options: SQLite under ./data, HTTP on 127.0.0.1:8080. An embedded store is made by itself only while all
-    listeners are on loopback or Unix sockets; else a missing store is an error, unless --init says that it is new.
+    Without options: SQLite under ./data, HTTP on 127.0.0.1:8080, gRPC on 127.0.0.1:50051. An embedded store is made
+    by itself only while all listeners are on loopback or Unix sockets; else a missing store is an error, unless --init
+    says that it is new.
     """
     import uvloop
 
@@ -61,7 +69,7 @@ def serve_command(
         ("stores", "url"): store,
         ("server", "data_dir"): data_dir,
         ("http", "listen"): list(http) or None,
-        ("grpc", "listen"): grpc,
+        ("grpc", "listen"): list(grpc) or None,
         ("admin", "listen"): admin,
         ("server", "nodes"): nodes,
     }
@@ -75,7 +83,9 @@ async def _serve(config: Config, *, init: bool) -> None:
     _stop_on_signals(started, stop)
     with contextlib.ExitStack() as stack:
         # The listeners come first: a service on the port is likely this very service, and nothing else was touched yet.
-        listeners = _listen(config, stack)
+        listeners = _listen(config.http.listen, "http.listen", stack)
+        grpc_listeners = _listen(config.grpc.listen, "grpc.listen", stack)
+        tls = _certificates(config.tls)
         marks = Marks()
         stack.callback(marks.close)
         # One directory a node: the marks of two nodes must not be mixed (R5).
@@ -100,10 +110,18 @@ async def _serve(config: Config, *, init: bool) -> None:
             owner=f"{name} pid {os.getpid()}",
         )
         node = Node(
-            service, http=listeners, limits=config.http, leaf_spaces=config.leaf.spaces, drain=config.server.drain
+            service,
+            http=listeners,
+            grpc=grpc_listeners,
+            limits=config.http,
+            grpc_limits=config.grpc,
+            leaf_spaces=config.leaf.spaces,
+            drain=config.server.drain,
+            tls=tls,
         )
         addresses = [address_of(listener) for listener in listeners]
-        greeting = asyncio.create_task(greet(config, addresses, service, segments, started, new=new))
+        grpc_addresses = [address_of(listener) for listener in grpc_listeners]
+        greeting = asyncio.create_task(greet(config, addresses, grpc_addresses, service, segments, started, new=new))
         try:
             await run_node(node, stop, started.set)
         except asyncio.CancelledError:
@@ -135,10 +153,21 @@ def _stop_on_signals(started: asyncio.Event, stop: asyncio.Event) -> None:
         loop.add_signal_handler(number, stopping, number)
 
 
-def _listen(config: Config, stack: contextlib.ExitStack) -> list[socket.socket]:
+def _listen(addresses: list[str], setting: str, stack: contextlib.ExitStack) -> list[socket.socket]:
     listeners: list[socket.socket] = []
-    for text in config.http.listen:
-        for listener in listen(parse_address(text)):
+    for text in addresses:
+        for listener in listen(parse_address(text), setting):
             stack.callback(close_listener, listener)
             listeners.append(listener)
     return listeners
+
+
+def _certificates(tls: TlsConfig) -> Certificates | None:
+    if tls.certificate is None or tls.key is None:
+        return None
+    return Certificates(
+        Path(tls.certificate),
+        Path(tls.key),
+        client_authorities=None if tls.client_authorities is None else Path(tls.client_authorities),
+        client_required=tls.client_required,
+    )

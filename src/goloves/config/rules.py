@@ -75,6 +75,16 @@ RELATIONS = (
         "several nodes will come with a later version; leave it at 1",
     ),
     Relation(
+        (("tls", "key"), ("tls", "certificate")),
+        lambda c: (c.tls.key is None) == (c.tls.certificate is None),
+        "a certificate and its key are set together; set the other one too, or neither",
+    ),
+    Relation(
+        (("tls", "client_authorities"), ("tls", "certificate")),
+        lambda c: c.tls.client_authorities is None or c.tls.certificate is not None,
+        "client certificates need TLS; set tls.certificate and tls.key",
+    ),
+    Relation(
         (("segment", "default_step"), ("segment", "max_step")),
         lambda c: c.segment.default_step <= c.segment.max_step,
         "default_step is larger than max_step, which the step never exceeds; raise max_step or lower default_step",
@@ -138,6 +148,8 @@ def findings(config: Config) -> Iterator[Finding]:
             yield (key,), f"{show(key)} names the space {name!r}, which does not exist{suggest(name, config.spaces)}"
     for problem in config.http.problems():
         yield (("http", problem.partition(" ")[0]),), f"http.{problem}"
+    for problem in config.grpc.problems():
+        yield (("grpc", problem.partition(" ")[0]),), f"grpc.{problem}"
     yield from _listeners(config)
     yield from _stores(config)
 
@@ -193,20 +205,22 @@ def _space(config: Config, name: str, space: SpaceConfig) -> Iterator[Finding]:
 
 
 def _listeners(config: Config) -> Iterator[Finding]:
-    key = ("http", "listen")
     if not config.http.listen:
+        key = ("http", "listen")
         yield (key,), f"{show(key)} is empty; a server without an address serves nobody"
     before: list[Address] = []
-    for text in config.http.listen:
-        try:
-            address = parse_address(text)
-        except ValueError as error:
-            yield (key,), f"{show(key)} holds {show_value(text)}: {error}"
-            continue
-        for other in before:
-            if address.overlaps(other):
-                yield (key,), f"{show(key)} names {address} and {other}, which can't both be listened on; leave one out"
-        before.append(address)
+    for key, texts in ((("http", "listen"), config.http.listen), (("grpc", "listen"), config.grpc.listen)):
+        for text in texts:
+            try:
+                address = parse_address(text)
+            except ValueError as error:
+                yield (key,), f"{show(key)} holds {show_value(text)}: {error}"
+                continue
+            for other in before:
+                if address.overlaps(other):
+                    clash = f"{address} and {other}, which can't both be listened on; leave one out"
+                    yield (key,), f"{show(key)} names {clash}"
+            before.append(address)
 
 
 def _stores(config: Config) -> Iterator[Finding]:

@@ -15,6 +15,7 @@ import msgspec
 
 from goloves.core.layout import Layout, preset
 from goloves.errors import ConfigError
+from goloves.server.grpc.limits import GrpcLimits
 from goloves.server.limits import HttpLimits
 
 DEFAULT_SPACE = "default"
@@ -196,6 +197,28 @@ class HttpConfig(HttpLimits, frozen=True, kw_only=True):
     on loopback or inside a private network."""
 
 
+class GrpcConfig(GrpcLimits, frozen=True, kw_only=True):
+    """[grpc]: the gRPC data plane: where it listens, and what it allows a peer."""
+
+    listen: list[str] = msgspec.field(default_factory=lambda: ["127.0.0.1:50051"])
+    """Where gRPC is served, as `http.listen`; an empty list serves none."""
+
+
+class TlsConfig(Section, frozen=True):
+    """[tls]: TLS for HTTP and gRPC alike. Without a certificate both are plain."""
+
+    certificate: str | None = None
+    """PEM file of the certificate, with those between it and its authority. It is read again when it changes, as the
+    other files are; a renewed one serves new connections."""
+    key: str | None = None
+    """PEM file of its key, without a password; may be the same file."""
+    client_authorities: str | None = None
+    """PEM file of the authorities whose client certificates are accepted. Without it clients need none, and whoever
+    reaches an address can draw ids. One that is taken out is trusted until the node is started anew."""
+    client_required: bool = True
+    """Whether clients need a certificate where `client_authorities` is set. If not, those without one are let in."""
+
+
 class LogConfig(Section, frozen=True):
     """[log]: what is said on standard error."""
 
@@ -223,6 +246,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     spaces: dict[str, SpaceConfig] = {}
     """By name; `default` always exists, with the layout `leaf` unless it says otherwise."""
     http: HttpConfig = HttpConfig()
+    grpc: GrpcConfig = GrpcConfig()
+    tls: TlsConfig = TlsConfig()
     log: LogConfig = LogConfig()
     leaf: LeafConfig = LeafConfig()
 
@@ -245,9 +270,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 LATER = {
-    "grpc": "the gRPC API",
     "admin": "the admin API, metrics and console",
-    "tls": "TLS",
     "auth": "access rights",
     "limits": "limits of single clients and tags",
     "tinyid": "tinyid's routes",

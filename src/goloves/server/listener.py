@@ -9,6 +9,7 @@ Rules:
 import asyncio
 import errno
 import socket
+import ssl
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +31,12 @@ PAUSE = 0.1
 
 QUIET = 60.0
 """Seconds in which that is logged once."""
+
+HANDSHAKE_TIMEOUT = 10.0
+"""Seconds for the handshake of TLS: two round trips and a signature."""
+
+SHUTDOWN_TIMEOUT = 2.0
+"""Seconds for the peer's side of TLS's goodbye; most clients don't send one."""
 
 _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -151,12 +158,17 @@ class Acceptor:
     """Takes connections from one listener and gives each a protocol."""
 
     def __init__(
-        self, listener: socket.socket, connect: Callable[[], asyncio.Protocol], paused: Callable[[], None]
+        self,
+        listener: socket.socket,
+        connect: Callable[[], asyncio.Protocol],
+        paused: Callable[[], None],
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         """`connect` makes the protocol of a new connection; `paused` is called when no file descriptor is left."""
         self._listener = listener
         self._connect = connect
         self._paused = paused
+        self._tls = tls
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._retry: asyncio.TimerHandle | None = None
@@ -193,9 +205,18 @@ class Acceptor:
 
     async def _take(self, accepted: socket.socket) -> None:
         try:
-            await self._loop.connect_accepted_socket(self._connect, accepted)
+            if self._tls is None:
+                await self._loop.connect_accepted_socket(self._connect, accepted)
+            else:
+                await self._loop.connect_accepted_socket(
+                    self._connect,
+                    accepted,
+                    ssl=self._tls,
+                    ssl_handshake_timeout=HANDSHAKE_TIMEOUT,
+                    ssl_shutdown_timeout=SHUTDOWN_TIMEOUT,
+                )
         except OSError:
-            accepted.close()  # the client was gone before it was taken in
+            accepted.close()  # the client was gone before it was taken in, or its handshake failed
 
     def _pause(self, error: OSError) -> None:
         self._loop.remove_reader(self._listener)

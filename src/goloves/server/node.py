@@ -18,10 +18,15 @@ from collections.abc import Callable, Iterable, Mapping
 
 import structlog
 
+from goloves.server.grpc.connection import GrpcConnection
+from goloves.server.grpc.limits import GrpcLimits
+from goloves.server.grpc.services import node_services
+from goloves.server.grpc.shared import GrpcShared
 from goloves.server.http.protocol import HttpConnection
 from goloves.server.http.shared import SLICES, HttpShared
 from goloves.server.limits import HttpLimits
 from goloves.server.listener import Acceptor
+from goloves.server.tls import GRPC_PROTOCOLS, HTTP_PROTOCOLS, Certificates
 from goloves.service import IdService
 
 LAST_ANSWER = 0.2
@@ -30,6 +35,9 @@ answer that says close, and meets no connection that closes under its request.""
 
 LOOK = 0.02
 """Seconds between two looks at what is left while draining."""
+
+RENEW = 5.0
+"""Seconds between two looks at the files of certificates: renewals happen days before they are due."""
 
 log = structlog.get_logger("goloves.node")
 
@@ -42,17 +50,32 @@ class Node:
         service: IdService,
         *,
         http: Iterable[socket.socket],
+        grpc: Iterable[socket.socket] = (),
         limits: HttpLimits | None = None,
+        grpc_limits: GrpcLimits | None = None,
         leaf_spaces: Mapping[str, str] | None = None,
         drain: float = 5.0,
+        tls: Certificates | None = None,
     ) -> None:
-        """`http`: listeners, bound and non-blocking, that stay their owner's. `drain`: seconds of stage 3."""
+        """`http`, `grpc`: listeners, bound and non-blocking, that stay their owner's. `drain`: seconds of stage 3.
+
+        `tls`: without it, connections are plain.
+        """
         self.service = service
         self.http = HttpShared(service, limits or HttpLimits(), leaf_spaces)
-        self._listeners = list(http)
+        grpc_limits = grpc_limits or GrpcLimits()
+        services, self._health = node_services(service, grpc_limits)
+        self.grpc = GrpcShared(services, grpc_limits)
+        self._planes = (self.http, self.grpc)
+        self._listeners: list[tuple[socket.socket, Callable[[], asyncio.Protocol], tuple[str, ...]]] = [
+            *((listener, self._connect_http, HTTP_PROTOCOLS) for listener in http),
+            *((listener, self._connect_grpc, GRPC_PROTOCOLS) for listener in grpc),
+        ]
+        self._tls = tls
         self._drain = drain
         self._acceptors: list[Acceptor] = []
         self._ticking: asyncio.TimerHandle | None = None
+        self._renewing: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
         """Start the service, then accept. Raises what `service.start` raises; nothing is accepted then."""
@@ -61,47 +84,72 @@ class Node:
         # requests.
         gc.collect()
         gc.freeze()
-        for listener in self._listeners:
-            acceptor = Acceptor(listener, self._connect, self._no_room)
+        for listener, connect, protocols in self._listeners:
+            context = self._tls.context(protocols) if self._tls is not None else None
+            acceptor = Acceptor(listener, connect, self._no_room, context)
             acceptor.start()
             self._acceptors.append(acceptor)
+        if self._tls is not None:
+            self._renewing = asyncio.get_running_loop().call_later(RENEW, self._renew, self._tls)
 
     async def stop(self) -> None:
         """Go through the stages; returns when the service is closed."""
-        shared = self.http
         loop = asyncio.get_running_loop()
-        shared.routes.stopping = True
+        self.http.routes.stopping = True
+        self._health.stopping.set()
         for acceptor in self._acceptors:
             acceptor.stop()
-        shared.draining = True
-        for connection in shared.connections():
+        for plane in self._planes:
+            plane.draining = True
+        for connection in self._connections():
             connection.retire()
         begun = loop.time()
-        while shared.open and loop.time() < begun + self._drain:
+        while self.open and loop.time() < begun + self._drain:
             now = loop.time()
             if now >= begun + min(LAST_ANSWER, self._drain):
-                for connection in shared.connections():
+                for connection in self._connections():
                     connection.close_at_rest(now - LAST_ANSWER)
             await asyncio.sleep(LOOK)
-        left = shared.connections()
+        left = self._connections()
         if left:
             log.warning("connections cut: their requests took longer than the drain", connections=len(left))
         for connection in left:
             connection.cut()
         await self.service.close()
-        if self._ticking is not None:
-            self._ticking.cancel()
+        for timer in (self._ticking, self._renewing):
+            if timer is not None:
+                timer.cancel()
 
-    def _connect(self) -> HttpConnection:
+    @property
+    def open(self) -> int:
+        """Connections of all kinds."""
+        return sum(plane.open for plane in self._planes)
+
+    def _connections(self) -> list[HttpConnection | GrpcConnection]:
+        return [*self.http.connections(), *self.grpc.connections()]
+
+    def _connect_http(self) -> HttpConnection:
+        self._keep_ticking()
+        return HttpConnection(self.http)
+
+    def _connect_grpc(self) -> GrpcConnection:
+        self._keep_ticking()
+        return GrpcConnection(self.grpc)
+
+    def _keep_ticking(self) -> None:
         if self._ticking is None:
             self._ticking = asyncio.get_running_loop().call_later(1 / SLICES, self._tick)
-        return HttpConnection(self.http)
 
     def _tick(self) -> None:
         loop = asyncio.get_running_loop()
-        self.http.tick(loop.time())
+        for plane in self._planes:
+            plane.tick(loop.time())
         # A node without connections sleeps.
-        self._ticking = loop.call_later(1 / SLICES, self._tick) if self.http.open else None
+        self._ticking = loop.call_later(1 / SLICES, self._tick) if self.open else None
+
+    def _renew(self, tls: Certificates) -> None:
+        tls.look()
+        self._renewing = asyncio.get_running_loop().call_later(RENEW, self._renew, tls)
 
     def _no_room(self) -> None:
         self.http.counters.accept_paused += 1

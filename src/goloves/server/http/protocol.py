@@ -347,6 +347,9 @@ class HttpConnection(asyncio.Protocol):
             return
         self._linger = True
         self._since = asyncio.get_running_loop().time()
+        if not self._transport.can_write_eof():
+            self._transport.close()  # over TLS this says goodbye, and reads on until the client does
+            return
         self._transport.write_eof()
         if self._stopped:
             self._stopped = False

@@ -1,0 +1,65 @@
+"""The standard health service: `grpc.health.v1.Health`.
+
+A node's services are well together or not at all, since they have one `IdService`: SERVING while it is ready,
+NOT_SERVING while it drains or has no store, window or numbers. `""` is the server as a whole.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any
+
+from goloves.server.grpc.descriptors import message, service
+from goloves.server.grpc.methods import Call, Service, protobuf_service
+from goloves.wire.grpc import CallError, Status
+
+NAME = "grpc.health.v1.Health"
+
+LOOK = 0.5
+"""Seconds between two looks at whether the service is ready, while somebody watches. Load balancers that poll do so
+every few seconds."""
+
+UNKNOWN, SERVING, NOT_SERVING, SERVICE_UNKNOWN = range(4)
+
+
+class Health:
+    """Answers for the named services; `reasons` says why they can't serve, empty if they can."""
+
+    def __init__(self, names: Iterable[str], reasons: Callable[[], list[str]]) -> None:
+        self._names = ("", *names)
+        self._reasons = reasons
+        self.stopping = asyncio.Event()
+        """Set when the node begins to stop: it is NOT_SERVING from then on, and watchers are told and let go."""
+        self._response = message("grpc.health.v1.HealthCheckResponse")
+        self._list = message("grpc.health.v1.HealthListResponse")
+
+    def service(self) -> Service:
+        """Give the service."""
+        return protobuf_service(service(NAME), {"Check": self._check, "List": self._list_all, "Watch": self._watch})
+
+    def _status(self) -> int:
+        return NOT_SERVING if self.stopping.is_set() or self._reasons() else SERVING
+
+    async def _check(self, request: Any, call: Call) -> Any:
+        if request.service not in self._names:
+            raise CallError(Status.NOT_FOUND, f"this server has no service {request.service!r}")
+        return self._response(status=self._status())
+
+    async def _list_all(self, request: Any, call: Call) -> Any:
+        status = self._response(status=self._status())
+        return self._list(statuses=dict.fromkeys(self._names, status))
+
+    async def _watch(self, request: Any, call: Call) -> AsyncIterator[Any]:
+        known = request.service in self._names
+        said = None
+        while True:
+            status = self._status() if known else SERVICE_UNKNOWN
+            if status != said:
+                said = status
+                yield self._response(status=status)
+            if self.stopping.is_set():
+                raise CallError(Status.UNAVAILABLE, "this node is stopping; ask another one")
+            try:
+                async with asyncio.timeout(LOOK):
+                    await self.stopping.wait()
+            except TimeoutError:
+                continue

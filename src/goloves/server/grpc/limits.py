@@ -1,0 +1,83 @@
+"""What the gRPC data plane allows a peer: section [grpc], beside where it listens. Times are seconds.
+
+The limits of the wire itself (floods, frames, header blocks) stand in `wire/http2/limits.py`; those here are the ones
+that an operator may have reason to change.
+"""
+
+import msgspec
+
+
+class GrpcLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[grpc]: sizes, counts and times."""
+
+    max_count: int = 10_000
+    """Most ids of one request; more get INVALID_ARGUMENT. Higher: one answer takes more memory (10,000 take 80 KB)."""
+    max_size: int = 1_000_000
+    """Largest range of one Lease; more get INVALID_ARGUMENT. Higher: one careless client uses up more of a tag's
+    numbers."""
+    max_message: int = 65_536
+    """Bytes of a request's message, inflated; more get RESOURCE_EXHAUSTED. No request of Goloves needs 300. Higher:
+    more memory for each call that is half sent."""
+    max_metadata: int = 16_384
+    """Bytes of a call's header fields, each counting 32 more; more get RESOURCE_EXHAUSTED. Lower: clients behind
+    proxies that add long headers are refused."""
+    max_streams: int = 1000
+    """Calls of one connection at once; clients keep more waiting by themselves. Lower: clients need more connections;
+    higher: one connection can hold more of the node's memory, 2 KB a call."""
+    request_timeout: float = 30.0
+    """How long a message may take from its first byte to its last, and a call until its only message; slower ones get
+    DEADLINE_EXCEEDED. Higher: clients that send a byte now and then hold memory for longer."""
+    keepalive: float = 60.0
+    """After this time without a byte from a client it is sent a ping. Higher: connections whose client is gone
+    without a word are found later."""
+    keepalive_timeout: float = 20.0
+    """How long the answer to that ping may take; then the connection is cut."""
+    min_ping: float = 300.0
+    """A client may ping this often while it has calls and hears nothing, and every two hours without calls; the third
+    ping too early ends the connection with ENHANCE_YOUR_CALM, "too_many_pings", as grpc does. Clients whose own
+    keepalive is shorter need a lower number here."""
+    idle_timeout: float = 1800.0
+    """How long a connection may be without calls; then it is closed, as grpc does. Lower: clients that ask rarely
+    connect anew each time."""
+    max_age: float = 3600.0
+    """After this time, give or take a tenth, a connection takes no more calls, so that clients find new nodes behind a
+    load balancer. Lower: more connecting; higher: a new node stays without work for longer."""
+    max_age_grace: float = 60.0
+    """How long after that its calls may go on; then they are cut. Streams end by then."""
+    write_timeout: float = 60.0
+    """How long a client may leave an answer unread without taking a byte of it; then its connection is cut."""
+    linger_timeout: float = 5.0
+    """How long a connection that was refused is still read from, so that the client gets the reason and no reset."""
+    max_queued: int = 1_048_576
+    """Bytes of answers that one connection may leave unread before its further calls wait. Lower: large answers wait
+    for one another; higher: more memory for each client that does not read."""
+    max_connections: int = 16_384
+    """Connections at once; the next one is closed. Each takes about 6 KB and a file descriptor."""
+    max_connections_per_address: int = 8192
+    """Connections at once from one address; the next one is closed. Half of all, so that one address alone can't lock
+    out the rest; a proxy in front is one address. Unix sockets are not counted."""
+    max_unread: int = 67_108_864
+    """Bytes of answers that clients leave unread, all connections together; over it, the one that has been unread for
+    longest is cut."""
+    max_held: int = 67_108_864
+    """Bytes of requests that have come and can't be answered yet, all connections together; further ones get
+    RESOURCE_EXHAUSTED."""
+
+    def problems(self) -> list[str]:
+        """Say which of these numbers can't be, each by its name."""
+        least = {
+            "max_count": 1, "max_size": 1, "max_message": 1024, "max_metadata": 1024, "max_streams": 1,
+            "request_timeout": 0.1, "keepalive": 1.0, "keepalive_timeout": 0.1, "min_ping": 0.0, "idle_timeout": 1.0,
+            "max_age": 1.0, "max_age_grace": 0.0, "write_timeout": 1.0, "linger_timeout": 0.1, "max_queued": 65_536,
+            "max_connections": 1, "max_connections_per_address": 1, "max_unread": 1_048_576, "max_held": 1_048_576,
+        }  # fmt: skip
+        found = [
+            f"{name} is {getattr(self, name):g}; at least {low:g} is possible"
+            for name, low in least.items()
+            if not getattr(self, name) >= low
+        ]
+        if self.max_count > 100_000:
+            found.append(
+                f"max_count is {self.max_count}; at most 100,000 is possible, for bigger shares there is Lease"
+            )
+        return found

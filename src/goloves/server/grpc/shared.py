@@ -1,0 +1,181 @@
+"""What all gRPC connections of a node share: the methods, limits over all of them, counters."""
+
+import asyncio
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import structlog
+
+from goloves.server.grpc.limits import GrpcLimits
+from goloves.server.grpc.methods import Service
+from goloves.server.grpc.routes import Routes, refusal
+from goloves.wire.grpc import CallError, Status
+from goloves.wire.http2 import Code, Limits
+
+if TYPE_CHECKING:
+    from goloves.server.grpc.connection import GrpcConnection
+
+SLICES = 16
+"""Connections are looked after in as many groups, one group at a time, each once a second: so that 10,000 of them never
+hold the node up for long."""
+
+QUIET = 60.0
+"""Seconds between two log lines about connections that were ended for a fault of the peer's."""
+
+log = structlog.get_logger("goloves.grpc")
+
+
+class GrpcCounters:
+    """What happened since the node started; plain integers, gathered when somebody asks."""
+
+    __slots__ = (
+        "accept_paused",
+        "calls_ended",
+        "connections",
+        "cut_age",
+        "cut_calm",
+        "cut_idle",
+        "cut_silent",
+        "cut_too_much_unread",
+        "cut_unread",
+        "cut_wrong",
+        "failed",
+        "refused_connections",
+        "refused_per_address",
+    )
+
+    def __init__(self) -> None:
+        self.connections = 0
+        """Accepted."""
+        self.calls_ended = 0
+        """Calls answered on connections that are closed; `GrpcShared.calls` has all."""
+        self.failed = 0
+        """Calls that ended in INTERNAL because of a fault in this program."""
+        self.cut_age = 0
+        """Connections ended because of their age."""
+        self.cut_idle = 0
+        """Connections ended because they had no calls."""
+        self.cut_silent = 0
+        """Connections cut because a ping was not answered."""
+        self.cut_calm = 0
+        """Connections ended for doing too much of something: ENHANCE_YOUR_CALM."""
+        self.cut_wrong = 0
+        """Connections ended for breaking HTTP/2's rules in other ways."""
+        self.cut_unread = 0
+        """Connections cut because answers were left unread for too long."""
+        self.cut_too_much_unread = 0
+        """Connections cut because all connections together left too much unread."""
+        self.refused_connections = 0
+        """Connections over `max_connections`."""
+        self.refused_per_address = 0
+        """Connections over `max_connections_per_address`."""
+        self.accept_paused = 0
+        """Times that no file descriptor was left to accept with."""
+
+
+class GrpcShared:
+    """Connections come and go by `enter` and `leave`; `tick` looks after them."""
+
+    def __init__(self, services: Iterable[Service], limits: GrpcLimits | None = None) -> None:
+        self.limits = limits or GrpcLimits()
+        self.loop = asyncio.get_running_loop()
+        self.services = {service.name: service for service in services}
+        self.reader = Routes(self.services).reader()
+        self.wire_limits = Limits(
+            streams=self.limits.max_streams,
+            header_list=self.limits.max_metadata,
+            header_block=2 * self.limits.max_metadata,
+            ping_interval=self.limits.min_ping,
+        )
+        self.counters = GrpcCounters()
+        self.bad_timeout = refusal(CallError(Status.INTERNAL, "grpc-timeout is not one to eight digits and a unit"))
+        self.draining = False
+        self.open = 0
+        """Connections."""
+        self.held = 0
+        """Bytes of requests that can't be answered yet."""
+        self.unread = 0
+        """Bytes of answers that clients have not taken."""
+        self.stalled: dict[GrpcConnection, int] = {}
+        """Connections with unread answers, and how much each, the longest stalled first."""
+        self._per_address: dict[str, int] = {}
+        self._slices: list[dict[GrpcConnection, None]] = [{} for _ in range(SLICES)]
+        self._turn = 0
+        self._said_at = float("-inf")
+
+    def connections(self) -> list["GrpcConnection"]:
+        """Give all connections."""
+        return [connection for connections in self._slices for connection in connections]
+
+    @staticmethod
+    def refusal(error: CallError) -> bytes:
+        """Give the header block that answers a call with an error and nothing else."""
+        return refusal(error)
+
+    def enter(self, connection: "GrpcConnection") -> bool:
+        """Count a new connection; False if it is one too many, and is to be closed."""
+        self.counters.connections += 1
+        self.open += 1
+        self._slices[self.counters.connections % SLICES][connection] = None
+        address = connection.address
+        if address:
+            held = self._per_address[address] = self._per_address.get(address, 0) + 1
+            if held > self.limits.max_connections_per_address:
+                self.counters.refused_per_address += 1
+                return False
+        if self.open > self.limits.max_connections:
+            self.counters.refused_connections += 1
+            return False
+        return True
+
+    @property
+    def calls(self) -> int:
+        """Calls answered since the node started."""
+        return self.counters.calls_ended + sum(connection.served for connection in self.connections())
+
+    def leave(self, connection: "GrpcConnection") -> None:
+        """Take a connection out that was closed."""
+        self.open -= 1
+        self.counters.calls_ended += connection.served
+        for connections in self._slices:
+            connections.pop(connection, None)
+        self.flowing(connection)
+        address = connection.address
+        if address:
+            self._per_address[address] -= 1
+            if not self._per_address[address]:
+                del self._per_address[address]
+
+    def stalling(self, connection: "GrpcConnection", unread: int) -> None:
+        """Note that a client does not take its answers; cut those stalled longest while all is too much."""
+        self.unread += unread - self.stalled.get(connection, 0)
+        self.stalled[connection] = unread
+        while self.unread > self.limits.max_unread:
+            longest = next(iter(self.stalled))
+            self.counters.cut_too_much_unread += 1
+            self.flowing(longest)
+            longest.cut()
+
+    def flowing(self, connection: "GrpcConnection") -> None:
+        """Note that a client has taken its answers, or is gone."""
+        self.unread -= self.stalled.pop(connection, 0)
+
+    def failed(self, code: Code, address: str, reason: str) -> None:
+        """Note that a connection was ended for a fault of its peer's."""
+        if code is Code.ENHANCE_YOUR_CALM:
+            self.counters.cut_calm += 1
+        else:
+            self.counters.cut_wrong += 1
+        now = self.loop.time()
+        if now - self._said_at >= QUIET:
+            self._said_at = now
+            log.info("a gRPC connection was ended for what its client did", peer=address, code=code.name, reason=reason)
+
+    def tick(self, now: float) -> None:
+        """Look after one slice of the connections; call it `SLICES` times a second while there are any.
+
+        `now`: seconds of the event loop.
+        """
+        self._turn = (self._turn + 1) % SLICES
+        for connection in list(self._slices[self._turn]):
+            connection.look_after(now)

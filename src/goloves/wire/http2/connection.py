@@ -1,0 +1,510 @@
+"""The server's side of an HTTP/2 connection (RFC 9113): bytes in, events and bytes out.
+
+    connection = Connection(reader, Limits(), now)
+    for event in connection.receive(data, now): ...
+    write(connection.take_output())
+
+Rules:
+1. `receive` and `tick` never raise, whatever a peer sends: a fault of a stream becomes RST_STREAM, one of the
+   connection GOAWAY, with the code that the RFC names; then `failed` is set and nothing more is read.
+2. After a call of any method `take_output()` must be written: answers, acknowledgements and resets wait there.
+3. Nothing that a peer can grow is without a limit; see `limits.py`.
+4. A call that arrives whole and can be answered at once (`Request.quick`) is, without becoming a stream: the peer
+   sees the very same bytes. `tests/wire/test_http2_quick.py` holds the two ways equal.
+"""
+
+import re
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from goloves.wire.hpack import DamagedBlock, Field
+from goloves.wire.http2.calls import ConnectionFault
+from goloves.wire.http2.control import Control
+from goloves.wire.http2.events import (
+    DataReceived,
+    Event,
+    RequestReceived,
+    RequestTooLarge,
+    StreamReset,
+    TrailersReceived,
+)
+from goloves.wire.http2.frames import (
+    ACK,
+    DEFAULT_WINDOW,
+    END_HEADERS,
+    END_STREAM,
+    HEADER,
+    HEADER_OCTETS,
+    MAX_FRAME,
+    MAX_STREAM,
+    MAX_WINDOW,
+    PADDED,
+    PREFACE,
+    PRIORITY,
+    Code,
+    Kind,
+    Setting,
+    code_of,
+    number,
+    settings_frame,
+    window_frame,
+)
+from goloves.wire.http2.limits import Limits
+from goloves.wire.http2.requests import Malformed, Request, RequestReader, TooLarge, check_size, check_trailers
+from goloves.wire.http2.streams import TRANSITIONS, Fault, Input, State, Stream
+
+DRAIN_PING: Final = b"goloves!"
+"""Payload of the PING between the two GOAWAYs: its answer says that the peer has seen the first."""
+
+WRONG_PROTOCOL: Final = b"This port speaks gRPC over HTTP/2 and nothing else: call it with a gRPC client.\n"
+NOT_HTTP2: Final = (
+    b"HTTP/1.1 505 HTTP Version Not Supported\r\nContent-Type: text/plain\r\nConnection: close\r\n"
+    b"Content-Length: %d\r\n\r\n%b" % (len(WRONG_PROTOCOL), WRONG_PROTOCOL)
+)
+
+QUICK_OCTETS: Final = 1_048_576
+"""Octets that quick answers to one `receive` may take. It holds up to 256 KB of calls that may ask for 16 KB each;
+beyond this they become calls like others, which wait until the peer has read what is there."""
+
+KNOWN_BLOCKS: Final = 32
+KNOWN_OCTETS: Final = 256
+"""Blocks whose meaning a connection remembers, and octets of the longest: a client's methods, fully indexed."""
+
+HTTP1: Final = re.compile(rb"(?:GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS|TRACE) ")
+"""How a request of HTTP/1 begins."""
+
+
+class _OpenBlock:
+    """A header block of which more is to come."""
+
+    __slots__ = ("continuations", "ended", "fault", "pieces", "since", "size", "stream")
+
+    def __init__(self, stream: int, ended: bool, piece: bytes, fault: str | None, since: float) -> None:
+        self.stream = stream
+        self.ended = ended
+        self.fault = fault
+        self.pieces = [piece]
+        self.size = len(piece)
+        self.continuations = 0
+        self.since = since
+
+
+class Connection(Control):
+    """See the module's rules. All times are seconds of one clock that never steps back."""
+
+    def __init__(self, reader: RequestReader, limits: Limits, now: float) -> None:
+        super().__init__(limits, now)
+        self.heard_at = now
+        """When the peer last sent anything."""
+        self.quick_answers = 0
+        """Calls that were answered at once, so far."""
+        self.congested = False
+        """Set by the layer above while what was written before has not left: no call is answered at once then."""
+        self._reader = reader
+        self._started_at = now
+        self._rest = b""
+        self._rest_since = now
+        self._settled = False
+        self._block: _OpenBlock | None = None
+        self._skipped: deque[range] = deque(maxlen=64)
+        self._quick_left = QUICK_OCTETS
+        self._known: dict[bytes, Request] = {}
+        """What blocks mean while the table is as it is."""
+        self._known_at = 0
+        self._handlers: tuple[Callable[[int, int, bytes], None], ...] = (
+            self._on_data,
+            self._on_headers,
+            self._on_priority,
+            self._on_rst_stream,
+            self._on_settings,
+            self._on_push_promise,
+            self._on_ping,
+            self._on_goaway,
+            self._on_window_update,
+            self._on_continuation,
+        )
+
+    # --- receiving ---
+
+    def receive(self, data: bytes, now: float) -> list[Event]:
+        """Take what the peer sent. Never raises. Afterwards `take_output()` must be written."""
+        if self.failed:
+            return []
+        self._now = self.heard_at = now
+        events: list[Event] = []
+        self._events = events
+        self._quick_left = 0 if self.congested else QUICK_OCTETS
+        if self._rest:
+            data = self._rest + data
+        else:
+            self._rest_since = now
+        try:
+            if not self._settled:
+                data = self._settle(data)
+            at = self._read_frames(data) if self._settled else 0
+        except ConnectionFault as fault:
+            self.fail(fault.code, fault.reason)
+            return events
+        if at:
+            self._rest_since = now
+            data = data[at:]
+        self._rest = data
+        return events
+
+    def _settle(self, data: bytes) -> bytes:
+        """Look for the preface and for SETTINGS after it (RFC 9113 §3.4); give what stands after the preface."""
+        if not self._greeted:
+            if not PREFACE.startswith(data[: len(PREFACE)]):
+                if HTTP1.match(data):
+                    self._sender.out.append(NOT_HTTP2)
+                raise ConnectionFault(Code.PROTOCOL_ERROR, "this is not HTTP/2: its preface is missing")
+            if len(data) < len(PREFACE):
+                return data
+            self._greet()
+            data = data[len(PREFACE) :]
+        if len(data) >= HEADER_OCTETS:
+            head, flags, _ = HEADER.unpack_from(data)
+            if head & 0xFF != Kind.SETTINGS or flags & ACK:
+                raise ConnectionFault(Code.PROTOCOL_ERROR, "the preface is not followed by SETTINGS")
+            self._settled = True
+        return data
+
+    def _greet(self) -> None:
+        """Send our side's preface. It waits for the peer's, so that one that speaks HTTP/1.1 gets words it can read."""
+        self._greeted = True
+        limits = self._limits
+        settings = [
+            (Setting.HEADER_TABLE_SIZE, limits.table),
+            (Setting.MAX_CONCURRENT_STREAMS, limits.streams),
+            (Setting.INITIAL_WINDOW_SIZE, limits.stream_window),
+            (Setting.MAX_HEADER_LIST_SIZE, limits.header_list),
+        ]
+        self._sender.out += (settings_frame(settings), window_frame(0, limits.connection_window - DEFAULT_WINDOW))
+
+    def _read_frames(self, data: bytes) -> int:
+        """Take the whole frames; give where the first incomplete one starts."""
+        at, end = 0, len(data)
+        unpack, handlers = HEADER.unpack_from, self._handlers
+        while end - at >= HEADER_OCTETS:
+            head, flags, stream = unpack(data, at)
+            payload = at + HEADER_OCTETS
+            after = payload + (head >> 8)
+            if after > end or head >> 8 > MAX_FRAME:
+                if head >> 8 > MAX_FRAME:
+                    raise ConnectionFault(
+                        Code.FRAME_SIZE_ERROR, f"a frame has {head >> 8} octets, more than {MAX_FRAME}"
+                    )
+                break
+            kind = head & 0xFF
+            if kind == Kind.HEADERS and flags == END_HEADERS and stream == self._next_stream and self._block is None:
+                at = self._on_call(data, at, payload, after, end)
+                continue
+            if self._block is not None and kind != Kind.CONTINUATION:
+                raise ConnectionFault(Code.PROTOCOL_ERROR, "a frame came inside of a header block")
+            if kind < len(handlers):
+                handlers[kind](flags, stream & MAX_STREAM, data[payload:after])
+            else:
+                self._spend_chatter()
+            if self.failed:
+                break
+            at = after
+        return at
+
+    def _on_call(self, data: bytes, at: int, payload: int, after: int, end: int) -> int:
+        """Take the HEADERS of a new call, and its data if that is there and can be answered; give where they end."""
+        stream = self._next_stream
+        self._next_stream = stream + 2
+        block = data[payload:after]
+        decoder = self._decoder
+        varying: bytes | None = None
+        request = self._known.get(block) if decoder.changes == self._known_at else None
+        if request is None:
+            read = self._read(block)
+            if not isinstance(read, tuple):
+                self._open(stream, False, None, None, read)
+                return after
+            request, varying = read
+            if varying is None:
+                self._know(block, request)
+        quick = request.quick
+        body = after + HEADER_OCTETS
+        if quick is not None and body <= end and self._may_be_quick():
+            head, flags, other = HEADER.unpack_from(data, after)
+            done: int = body + (head >> 8)
+            way = self._reader.way
+            if (
+                other == stream
+                and flags == END_STREAM
+                and head & 0xFF == Kind.DATA
+                and done <= end
+                and way is not None
+                and (varying is None or way.may_skip(varying))
+            ):
+                answer = quick(data[body:done])
+                if answer is not None:
+                    name = data[at + 5 : payload]
+                    size = len(answer)
+                    sender = self._sender
+                    sender.out += (way.head, name, way.data_head(size), name, answer, way.tail, name, way.trailers)
+                    sender.window -= size
+                    self._quick_left -= size
+                    self._answers += 1
+                    self._spoke = True
+                    self.quick_answers += 1
+                    self._receive_window -= done - body
+                    self._credit_connection(done - body)
+                    return done
+        self._open(stream, False, request, varying, None)
+        return after
+
+    def _may_be_quick(self) -> bool:
+        """Tell whether a call may be answered without becoming a stream: nothing is near a limit."""
+        sender = self._sender
+        return (
+            self._quick_left > 0
+            and sender.window >= MAX_FRAME
+            and sender.initial_window >= MAX_FRAME
+            and self._receive_window >= MAX_FRAME
+            and len(self._streams) < self._limits.streams
+            and not sender.must_forget_table
+            and self._last_accepted == MAX_STREAM
+        )
+
+    def _know(self, block: bytes, request: Request) -> None:
+        """Remember what a block means, for as long as the table stays as it is."""
+        decoder = self._decoder
+        if decoder.changes != self._known_at or len(self._known) >= KNOWN_BLOCKS:
+            self._known.clear()
+            self._known_at = decoder.changes
+        if len(block) <= KNOWN_OCTETS:
+            self._known[block] = request
+
+    def tick(self, now: float) -> list[Event]:
+        """Look at what takes too long: call it about once a second. Never raises; write `take_output()`."""
+        events: list[Event] = []
+        self._events = events
+        if self.failed:
+            return events
+        self._now = now
+        limits = self._limits
+        if not self._acknowledged and now - self._started_at > limits.handshake:
+            what = "its settings were not acknowledged" if self._settled else "the connection's preface did not come"
+            self.fail(Code.SETTINGS_TIMEOUT, f"{what} within {limits.handshake:g} s")
+        elif self._rest and now - self._rest_since > limits.frame:
+            self.fail(Code.ENHANCE_YOUR_CALM, f"a frame did not arrive whole within {limits.frame:g} s")
+        elif self._block is not None and now - self._block.since > limits.frame:
+            self.fail(Code.ENHANCE_YOUR_CALM, f"a header block did not arrive whole within {limits.frame:g} s")
+        return events
+
+    # --- frames that carry calls ---
+
+    def _on_headers(self, flags: int, stream: int, payload: bytes) -> None:
+        if not stream:
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "HEADERS on stream 0")
+        if flags & PADDED:
+            payload = _unpadded(payload)
+        fault = None
+        if flags & PRIORITY:
+            if len(payload) < 5:
+                raise ConnectionFault(Code.FRAME_SIZE_ERROR, "HEADERS too short for its priority")
+            if number(payload[:4])[0] & MAX_STREAM == stream:
+                fault = "a stream that depends on itself"  # RFC 7540 §5.3.1
+            payload = payload[5:]
+        ended = bool(flags & END_STREAM)
+        if flags & END_HEADERS:
+            self._on_block(stream, ended, payload, fault)
+        else:
+            self._block = _OpenBlock(stream, ended, payload, fault, self._now)
+
+    def _on_continuation(self, flags: int, stream: int, payload: bytes) -> None:
+        block, limits = self._block, self._limits
+        if block is None or block.stream != stream:
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "CONTINUATION that continues nothing")
+        block.continuations += 1
+        block.size += len(payload)
+        if block.continuations > limits.continuations:
+            raise ConnectionFault(Code.ENHANCE_YOUR_CALM, f"more than {limits.continuations} CONTINUATIONs in a row")
+        if block.size > limits.header_block:
+            raise ConnectionFault(Code.ENHANCE_YOUR_CALM, f"a header block of over {limits.header_block} octets")
+        block.pieces.append(payload)
+        if flags & END_HEADERS:
+            self._block = None
+            self._on_block(stream, block.ended, b"".join(block.pieces), block.fault)
+
+    def _on_block(self, stream: int, ended: bool, block: bytes, fault: str | None) -> None:
+        state = self._state(stream)
+        if state is State.IDLE:
+            self._on_request(stream, ended, block, fault)
+            return
+        outcome = TRANSITIONS[state][Input.HEADERS]
+        if state is State.CLOSED and any(stream in skipped for skipped in self._skipped):
+            raise ConnectionFault(Code.PROTOCOL_ERROR, f"stream {stream} is opened after a higher one")
+        try:
+            fields = self._decoder.decode(block)
+        except DamagedBlock as damage:
+            raise ConnectionFault(Code.COMPRESSION_ERROR, str(damage)) from None
+        if isinstance(outcome, Fault):
+            self._judge(outcome, stream)
+        elif isinstance(outcome, State):
+            self._on_trailers(self._streams[stream], ended, fields, fault)
+        else:
+            self._spend_chatter()
+
+    def _on_request(self, stream: int, ended: bool, block: bytes, fault: str | None) -> None:
+        if not stream & 1:
+            raise ConnectionFault(Code.PROTOCOL_ERROR, f"a client opened stream {stream}, which has an even number")
+        if stream != self._next_stream:
+            self._skipped.append(range(self._next_stream, stream, 2))
+        self._next_stream = stream + 2
+        read = self._read(block)
+        if fault is not None:
+            self._open(stream, ended, None, None, Malformed(fault))
+        elif isinstance(read, tuple):
+            self._open(stream, ended, *read, None)
+        else:
+            self._open(stream, ended, None, None, read)
+
+    def _read(self, block: bytes) -> tuple[Request, bytes | None] | Malformed | TooLarge:
+        limits = self._limits
+        try:
+            return self._reader.read(self._decoder, block, limits.header_list, limits.header_fields)
+        except DamagedBlock as damage:
+            raise ConnectionFault(Code.COMPRESSION_ERROR, str(damage)) from None
+        except (Malformed, TooLarge) as fault:
+            return fault
+
+    def _open(
+        self,
+        stream: int,
+        ended: bool,
+        request: Request | None,
+        varying: bytes | None,
+        fault: Malformed | TooLarge | None,
+    ) -> None:
+        """Open a stream for a request that has been read, or refuse it."""
+        limits = self._limits
+        if stream > self._last_accepted:
+            self._spend_chatter()
+            return
+        if request is not None and ended and request.content_length:
+            fault = Malformed("content-length announces data that doesn't come")
+        if isinstance(fault, Malformed):
+            self._refuse(stream, Code.PROTOCOL_ERROR, str(fault))
+            return
+        if len(self._streams) >= limits.streams:
+            self._refuse(stream, Code.REFUSED_STREAM, f"more than {limits.streams} calls at once")
+            return
+        length = None if request is None else request.content_length
+        opened = Stream(stream, self._sender.initial_window, limits.stream_window, length)
+        self._streams[stream] = opened
+        if ended:
+            self._advance(opened, Input.END_STREAM)
+        if request is None:
+            self._events.append(RequestTooLarge(stream, str(fault)))
+        else:
+            self._events.append(RequestReceived(stream, request, varying, ended))
+
+    def _on_trailers(self, stream: Stream, ended: bool, fields: list[Field], fault: str | None) -> None:
+        limits = self._limits
+        try:
+            check_trailers(fields)
+            check_size(fields, limits.header_list, limits.header_fields)
+        except (Malformed, TooLarge) as malformed:
+            fault = str(malformed)
+        if not ended:
+            fault = "trailers that don't end the request"
+        elif stream.body_left:
+            fault = "content-length announces data that doesn't come"
+        if fault is not None:
+            self._refuse(stream.id, Code.PROTOCOL_ERROR, fault)
+            return
+        self._advance(stream, Input.END_STREAM)
+        self._events.append(TrailersReceived(stream.id, fields))
+
+    def _on_data(self, flags: int, stream: int, payload: bytes) -> None:
+        if not stream:
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "DATA on stream 0")
+        size = len(payload)
+        if size > self._receive_window:
+            raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "more data than the connection's window takes")
+        self._receive_window -= size
+        data = _unpadded(payload) if flags & PADDED else payload
+        outcome = TRANSITIONS[self._state(stream)][Input.DATA]
+        if not isinstance(outcome, State):
+            self._credit_connection(size)
+            if isinstance(outcome, Fault):
+                self._judge(outcome, stream)
+            return
+        source = self._streams[stream]
+        source.unused += size
+        if size > source.receive_window:
+            self._refuse(stream, Code.FLOW_CONTROL_ERROR, "more data than the call's window takes")
+            return
+        source.receive_window -= size
+        ended = bool(flags & END_STREAM)
+        if source.body_left is not None:
+            source.body_left -= len(data)
+            if source.body_left < 0 or (ended and source.body_left):
+                self._refuse(stream, Code.PROTOCOL_ERROR, "content-length is not the length of the data")
+                return
+        if size != len(data):
+            self.credit(stream, size - len(data))
+        if ended:
+            self._advance(source, Input.END_STREAM)
+        elif not data:
+            self._spend_chatter()
+        self._events.append(DataReceived(stream, data, ended))
+
+    def _on_rst_stream(self, flags: int, stream: int, payload: bytes) -> None:
+        if len(payload) != 4:
+            raise ConnectionFault(Code.FRAME_SIZE_ERROR, "RST_STREAM has four octets")
+        if not stream:
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "RST_STREAM on stream 0")
+        self._spend_reset()
+        outcome = TRANSITIONS[self._state(stream)][Input.RST_STREAM]
+        if isinstance(outcome, Fault):
+            self._judge(outcome, stream)
+        elif outcome is State.CANCELLED:
+            self._remove(self._streams[stream])
+            self._remember(self._cancelled, stream)
+            self._events.append(StreamReset(stream, code_of(payload), by_peer=True))
+
+    def _on_window_update(self, flags: int, stream: int, payload: bytes) -> None:
+        if len(payload) != 4:
+            raise ConnectionFault(Code.FRAME_SIZE_ERROR, "WINDOW_UPDATE has four octets")
+        self._spend_chatter()
+        octets = number(payload)[0] & MAX_WINDOW
+        if not stream:
+            if not octets:
+                raise ConnectionFault(Code.PROTOCOL_ERROR, "WINDOW_UPDATE by 0")
+            emptied = self._sender.open_connection(octets)
+            if emptied is None:
+                raise ConnectionFault(Code.FLOW_CONTROL_ERROR, f"the connection's window exceeds {MAX_WINDOW}")
+            for sink in emptied:
+                self._drained(sink)
+            return
+        outcome = TRANSITIONS[self._state(stream)][Input.WINDOW_UPDATE]
+        if isinstance(outcome, Fault):
+            self._judge(outcome, stream)
+        elif isinstance(outcome, State):
+            sink = self._streams[stream]
+            if not octets:
+                self._refuse(stream, Code.PROTOCOL_ERROR, "WINDOW_UPDATE by 0")
+            elif not self._open_window(sink, octets):
+                self._refuse(stream, Code.FLOW_CONTROL_ERROR, f"the call's window exceeds {MAX_WINDOW}")
+
+    def _advance(self, stream: Stream, happened: Input) -> None:
+        state = TRANSITIONS[stream.state][happened]
+        assert isinstance(state, State)
+        stream.state = state
+
+
+def _unpadded(payload: bytes) -> bytes:
+    """Take the padding off (RFC 9113 §6.1)."""
+    if not payload:
+        raise ConnectionFault(Code.FRAME_SIZE_ERROR, "a padded frame without the length of its padding")
+    padding = payload[0]
+    if padding >= len(payload):
+        raise ConnectionFault(Code.PROTOCOL_ERROR, "padding longer than its frame")
+    return payload[1 : len(payload) - padding]

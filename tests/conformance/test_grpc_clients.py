@@ -1,0 +1,116 @@
+"""Other people's clients against a node: grpcurl, grpc-health-probe, and the examples of docs/grpc-api.md.
+
+The programs are built with Go on first use, and kept in .cache/.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from server.live import LiveNode
+
+ROOT = Path(__file__).parents[2]
+CACHE = ROOT / ".cache"
+ADDRESS = "127.0.0.1:50051"
+PAGE = (ROOT / "docs" / "grpc-api.md").read_text()
+BUILDING = 540.0
+"""Seconds for a download and a build: some hundred MB of other people's code."""
+
+PROGRAMS = {
+    "grpcurl": "github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3",
+    "grpc-health-probe": "github.com/grpc-ecosystem/grpc-health-probe@v0.4.42",
+    "protoc-gen-go": "google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.11",
+    "protoc-gen-go-grpc": "google.golang.org/grpc/cmd/protoc-gen-go-grpc@v1.6.0",
+}
+
+needs_go = pytest.mark.skipif(shutil.which("go") is None, reason="Go is not installed")
+pytestmark = pytest.mark.timeout(2 * BUILDING)
+
+
+@cache
+def program(name: str) -> Path:
+    path = CACHE / "bin" / name
+    if not path.exists():
+        environment = {**os.environ, "GOBIN": str(path.parent)}
+        subprocess.run(["go", "install", PROGRAMS[name]], check=True, env=environment, timeout=BUILDING)
+    return path
+
+
+def example(language: str) -> str:
+    found = re.search(rf"^```{language}\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+def run(*words: str | Path, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
+    done = subprocess.run(
+        [str(word) for word in words], capture_output=True, text=True, timeout=BUILDING, cwd=cwd, env=env, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[LiveNode]:
+    with LiveNode() as node:
+        yield node
+
+
+COMMANDS = [line.strip() for line in re.findall(r"^    (grpcurl .+)$", PAGE, re.MULTILINE)]
+
+
+@needs_go
+def test_every_command_of_the_page_works_through_reflection(node: LiveNode) -> None:
+    assert len(COMMANDS) >= 4
+    said = []
+    for command in COMMANDS:
+        line = command.replace(ADDRESS, node.grpc).replace("grpcurl", str(program("grpcurl")), 1)
+        said.append(run("sh", "-c", line))
+    assert "goloves.v1.SegmentService" in said[0].split()
+    assert re.search(r'"ids": \[\s+"\d+"\s+\]', said[1])
+    assert re.search(r'"end": "\d+"', said[2])
+
+
+@needs_go
+def test_the_health_probe_finds_a_node_healthy(node: LiveNode) -> None:
+    for service in ("", "goloves.v1.SnowflakeService"):
+        run(program("grpc-health-probe"), f"-addr={node.grpc}", f"-service={service}")
+
+
+def test_the_example_in_python_works(node: LiveNode) -> None:
+    code = example("python").replace(ADDRESS, node.grpc)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    said = run(sys.executable, "-c", code, env=environment)
+    assert re.search(r"^\d+\nrange\(\d+, \d+\)\n\[\d+, \d+, \d+\]\nStatusCode.NOT_FOUND ", said)
+
+
+@needs_go
+def test_the_example_in_go_works(node: LiveNode) -> None:
+    from grpc_tools import protoc
+
+    directory = CACHE / "go-client"
+    generated = directory / "golovesv1"
+    generated.mkdir(parents=True, exist_ok=True)
+    module = "github.com/goloves/goloves/api/goloves/v1"
+    arguments = ["protoc", f"-I{ROOT / 'api' / 'proto'}", f"-I{files('grpc_tools') / '_proto'}"]
+    for kind in ("go", "go-grpc"):
+        plugin = f"--plugin=protoc-gen-{kind}={program(f'protoc-gen-{kind}')}"
+        out = [f"--{kind}_out={generated}", f"--{kind}_opt=module={module}"]
+        assert protoc.main([*arguments, plugin, *out, "goloves/v1/goloves.proto"]) == 0
+    code = example("go").replace(ADDRESS, node.grpc).replace(module, "client/golovesv1")
+    (directory / "main.go").write_text(code)
+    (directory / "go.mod").write_text(
+        "module client\n\ngo 1.24\n\nrequire (\n\tgoogle.golang.org/grpc v1.77.0\n"
+        "\tgoogle.golang.org/protobuf v1.36.11\n)\n"
+    )
+    run("go", "mod", "tidy", cwd=directory)
+    said = run("go", "run", ".", cwd=directory)
+    assert re.fullmatch(r"\[\d+ \d+ \d+\]\n", said)

@@ -1,0 +1,232 @@
+"""Calls of all four kinds, with grpcio as the client, synchronous and asyncio."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import pytest
+
+from server.grpc.echo import DETAILS, Echo, Stub, ask
+from server.grpc.live import PATIENCE, LiveGrpc
+
+MEGABYTE = 1024 * 1024
+
+
+async def _until(what: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not what():  # noqa: ASYNC110 - another thread's loop makes it true
+            await asyncio.sleep(0.005)
+
+
+class TestSynchronous:
+    def test_a_unary_call_is_answered(self, stub: Stub) -> None:
+        assert stub.once(ask("hello"), timeout=PATIENCE).text == "hello"
+
+    def test_a_client_stream_is_gathered_into_one_answer(self, stub: Stub) -> None:
+        answer = stub.gather(iter([ask("a"), ask("b"), ask("c")]), timeout=PATIENCE)
+        assert (answer.text, answer.number) == ("a,b,c", 3)
+
+    def test_an_empty_client_stream_is_answered_too(self, stub: Stub) -> None:
+        assert stub.gather(iter([]), timeout=PATIENCE).number == 0
+
+    def test_a_server_stream_gives_its_answers_in_order(self, stub: Stub) -> None:
+        answers = stub.spread(ask("x", times=1000), timeout=PATIENCE)
+        assert [answer.number for answer in answers] == list(range(1000))
+
+    def test_a_server_stream_may_be_empty(self, stub: Stub) -> None:
+        assert list(stub.spread(ask("x", times=0), timeout=PATIENCE)) == []
+
+    def test_both_sides_of_a_stream_take_turns(self, stub: Stub) -> None:
+        heard = threading.Semaphore(0)
+
+        def asks() -> Iterator[object]:
+            for number in range(50):
+                yield ask(str(number))
+                assert heard.acquire(timeout=PATIENCE)
+
+        for number, answer in enumerate(stub.chat(asks(), timeout=PATIENCE)):
+            assert answer.text == str(number)
+            heard.release()
+
+    def test_metadata_and_trailers_come_and_go_in_order(self, stub: Stub, echo: Echo) -> None:
+        sent = (("x-one", "1"), ("x-two", "2"), ("x-one", "3"), ("x-data-bin", b"\x00\xff\x80"), ("x-empty-bin", b""))
+        answer, call = stub.once.with_call(ask("head"), metadata=sent, timeout=PATIENCE)
+        assert answer.text == "head"
+        assert [pair for pair in echo.metadata if pair[0].startswith("x-")] == list(sent)
+        assert ("x-head", "early") in call.initial_metadata()
+        assert ("x-head-bin", b"\x01\x02") in call.initial_metadata()
+        _, call = stub.once.with_call(ask("trailers"), timeout=PATIENCE)
+        assert [tuple(pair) for pair in call.trailing_metadata()] == [
+            ("x-trailer", "one"),
+            ("x-trailer", "two"),
+            ("x-trailer-bin", b"\x00\xff"),
+        ]
+
+    def test_an_error_carries_its_message_details_and_trailers_together(self, stub: Stub) -> None:
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.once(ask("wrong", fail=9), timeout=PATIENCE)
+        error = caught.value
+        assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
+        assert error.details() == "fäil 100%\nwrong"
+        trailers = [tuple(pair) for pair in error.trailing_metadata()]
+        assert ("grpc-status-details-bin", DETAILS) in trailers
+        assert [pair for pair in trailers if pair[0].startswith("x-")] == [
+            ("x-trailer", "one"),
+            ("x-trailer", "two"),
+            ("x-trailer-bin", b"\x00\xff"),
+        ]
+
+    def test_a_stream_that_fails_late_has_given_what_came_before(self, stub: Stub) -> None:
+        answers = stub.spread(ask("x", times=3, fail=11), timeout=PATIENCE)
+        assert [next(answers).number for _ in range(3)] == [0, 1, 2]
+        with pytest.raises(grpc.RpcError) as caught:
+            next(answers)
+        assert caught.value.code() is grpc.StatusCode.OUT_OF_RANGE
+
+    def test_a_fault_of_a_handler_is_internal_and_tells_the_client_nothing(self, stub: Stub, server: LiveGrpc) -> None:
+        before = server.call(lambda: server.shared.counters.failed)
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.once(ask("fault"), timeout=PATIENCE)
+        assert caught.value.code() is grpc.StatusCode.INTERNAL
+        assert "division" not in caught.value.details().lower()
+        assert server.call(lambda: server.shared.counters.failed) == before + 1
+
+    def test_a_deadline_reaches_the_handler_and_ends_the_call(self, stub: Stub, echo: Echo, server: LiveGrpc) -> None:
+        stub.once(ask("quick"), timeout=5)
+        assert echo.time_left is not None
+        assert 3 < echo.time_left < 5.1
+        stub.once(ask("none"))
+        assert echo.time_left is None
+        echo.seen.clear()
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.once(ask("slow", wait=PATIENCE), timeout=0.1)
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        server.wait_for(lambda: "cancelled" in echo.seen)
+
+    def test_a_cancelled_call_cancels_its_handler(self, stub: Stub, echo: Echo, server: LiveGrpc) -> None:
+        echo.seen.clear()
+        future = stub.once.future(ask("slow", wait=PATIENCE))
+        server.wait_for(lambda: echo.seen)
+        future.cancel()
+        server.wait_for(lambda: "cancelled" in echo.seen)
+        server.wait_for(lambda: all(not connection._calls for connection in server.shared.connections()))
+
+    def test_messages_of_four_megabytes_pass_both_ways(self, stub: Stub) -> None:
+        body = bytes(range(256)) * (4 * MEGABYTE // 256 - 1)
+        assert stub.once(ask(body=body), timeout=PATIENCE).body == body
+        answers = list(stub.chat(iter([ask(body=body), ask(body=body)]), timeout=PATIENCE))
+        assert [answer.body == body for answer in answers] == [True, True]
+
+    def test_big_metadata_passes_and_too_big_is_refused_by_name(self, stub: Stub, echo: Echo) -> None:
+        stub.once(ask(), metadata=[("x-big", "v" * 12_000)], timeout=PATIENCE)
+        assert ("x-big", "v" * 12_000) in echo.metadata
+        stub.once(ask(), metadata=[(f"x-{number}", "v" * 50) for number in range(100)], timeout=PATIENCE)
+        assert sum(name.startswith("x-") for name, _ in echo.metadata) == 100
+
+    def test_compressed_requests_are_answered_compressed(self, server: LiveGrpc) -> None:
+        with grpc.insecure_channel(server.target, compression=grpc.Compression.Gzip) as channel:
+            stub = Stub(channel)
+            body = b"abc" * 500_000
+            assert stub.once(ask(body=body), timeout=PATIENCE).body == body
+            assert [answer.body for answer in stub.chat(iter([ask(body=body)] * 3), timeout=PATIENCE)] == [body] * 3
+
+    def test_a_thousand_calls_at_once_are_all_answered(self, server: LiveGrpc) -> None:
+        with grpc.insecure_channel(server.target) as channel:
+            stub = Stub(channel)
+            futures = [stub.once.future(ask(str(number), wait=0.2), timeout=PATIENCE) for number in range(1000)]
+            assert [future.result().text for future in futures] == [str(number) for number in range(1000)]
+
+    def test_calls_from_many_threads_get_their_own_answers(self, stub: Stub) -> None:
+        with ThreadPoolExecutor(16) as pool:
+            texts = [str(number) for number in range(2000)]
+            assert list(pool.map(lambda text: stub.once(ask(text), timeout=PATIENCE).text, texts)) == texts
+
+
+class TestAsyncio:
+    async def test_all_four_kinds_are_answered(self, server: LiveGrpc) -> None:
+        async with grpc.aio.insecure_channel(server.target) as channel:
+            stub = Stub(channel)
+            assert (await stub.once(ask("hello"), timeout=PATIENCE)).text == "hello"
+            answer = await stub.gather(iter([ask("a"), ask("b")]), timeout=PATIENCE)
+            assert answer.text == "a,b"
+            numbers = [answer.number async for answer in stub.spread(ask(times=500), timeout=PATIENCE)]
+            assert numbers == list(range(500))
+            chat = stub.chat(timeout=PATIENCE)
+            for number in range(20):
+                await chat.write(ask(str(number)))
+                assert (await chat.read()).text == str(number)
+            await chat.done_writing()
+            assert await chat.read() is grpc.aio.EOF
+
+    async def test_a_thousand_calls_at_once_are_all_answered(self, server: LiveGrpc) -> None:
+        async with grpc.aio.insecure_channel(server.target) as channel:
+            stub = Stub(channel)
+            calls = [stub.once(ask(str(number), wait=0.1), timeout=PATIENCE) for number in range(1000)]
+            assert [answer.text for answer in await asyncio.gather(*calls)] == [str(number) for number in range(1000)]
+
+    async def test_errors_deadlines_and_cancellation(self, server: LiveGrpc, echo: Echo) -> None:
+        async with grpc.aio.insecure_channel(server.target) as channel:
+            stub = Stub(channel)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await stub.once(ask("x", fail=5), timeout=PATIENCE)
+            assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+            assert dict(caught.value.trailing_metadata())["grpc-status-details-bin"] == DETAILS
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await stub.once(ask("x", wait=PATIENCE), timeout=0.1)
+            assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            echo.seen.clear()
+            call = stub.once(ask("x", wait=PATIENCE))
+            await _until(lambda: bool(echo.seen))
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+            await _until(lambda: "cancelled" in echo.seen)
+
+    async def test_gzip_and_large_messages(self, server: LiveGrpc) -> None:
+        async with grpc.aio.insecure_channel(server.target, compression=grpc.Compression.Gzip) as channel:
+            stub = Stub(channel)
+            body = b"xyz" * MEGABYTE
+            assert (await stub.once(ask(body=body), timeout=PATIENCE)).body == body
+
+
+def test_a_stream_is_not_read_further_than_its_handler_goes(stub: Stub, echo: Echo, server: LiveGrpc) -> None:
+    """The handler stops at the first request; the client can't push more than the windows take."""
+    sent = 0
+    body = b"x" * 65_536
+
+    def asks() -> Iterator[object]:
+        nonlocal sent
+        yield ask("slow", wait=PATIENCE)
+        for _ in range(1000):
+            yield ask(body=body)
+            sent += 1
+
+    echo.seen.clear()
+    call = stub.gather.future(asks())
+    server.wait_for(lambda: echo.seen)
+    server.wait_for(lambda: server.shared.held > 100_000)
+    assert sent < 200
+    assert server.call(lambda: server.shared.held) <= 2 * 1_048_576
+    call.cancel()
+    server.wait_for(lambda: server.shared.held == 0)
+
+
+def test_a_server_stream_waits_for_a_client_that_does_not_read(server: LiveGrpc) -> None:
+    with grpc.insecure_channel(server.target) as channel:
+        answers = Stub(channel).spread(ask("x", body=b"y" * 65_536, times=2000), timeout=PATIENCE)
+        next(answers)
+        server.wait_for(lambda: server.shared.unread)
+        assert server.call(lambda: server.shared.unread) < 2 * 1_048_576
+        assert sum(1 for _ in answers) == 1999
+
+
+def test_an_answer_before_the_requests_end_reaches_the_client(stub: Stub, server: LiveGrpc) -> None:
+    def asks() -> Iterator[object]:
+        yield ask("enough")
+        for _ in range(100_000):
+            yield ask("more")
+
+    assert stub.gather(asks(), timeout=PATIENCE).text == "enough"
+    assert stub.once(ask("still here"), timeout=PATIENCE).text == "still here"

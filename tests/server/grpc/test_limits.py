@@ -1,0 +1,237 @@
+"""What a connection may hold and how long it may take, at the level of the server."""
+
+import struct
+import time
+
+import pytest
+
+from goloves.server.grpc.limits import GrpcLimits
+from server.grpc.echo import NAME, Echo, ask
+from server.grpc.live import LiveGrpc
+from server.grpc.raw import (
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    HEADERS,
+    RST_STREAM,
+    SETTINGS,
+    WINDOW_UPDATE,
+    GoneError,
+    RawClient,
+    call_fields,
+    frame,
+    prefixed,
+)
+
+ONCE, GATHER, SPREAD, CHAT = (f"/{NAME}/{method}" for method in ("Once", "Gather", "Spread", "Chat"))
+DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED = 4, 8
+WIDE = [(4, 2**31 - 1)]
+
+
+def whole(text: str = "hi", **more: object) -> bytes:
+    return prefixed(ask(text, **more).SerializeToString())
+
+
+def calls(client: RawClient, first: int, count: int, body: bytes) -> bytes:
+    """Give many whole calls in one piece."""
+    made = []
+    for stream in range(first, first + 2 * count, 2):
+        block = client.encoder.encode(call_fields(ONCE))
+        made.append(frame(HEADERS, END_HEADERS, stream, block) + frame(DATA, END_STREAM, stream, body))
+    return b"".join(made)
+
+
+class TestAnswers:
+    def test_an_answer_that_took_time_leaves_at_once(self) -> None:
+        """Nothing else is read and no tick comes that would take it along."""
+        with LiveGrpc([Echo().service()], ticks=False) as server, RawClient(server.port) as client:
+            for path in (ONCE, GATHER, SPREAD, CHAT):
+                stream = client.open(call_fields(path))
+                client.data(stream, whole(wait=0.05, times=1), end=True)
+                assert client.answer(stream).status == 0
+
+    def test_an_error_that_took_time_and_a_deadline_leave_at_once(self) -> None:
+        with LiveGrpc([Echo().service()], ticks=False) as server, RawClient(server.port) as client:
+            assert client.call(ONCE, whole(wait=0.05, fail=9)).status == 9
+            assert client.call(ONCE, whole(wait=30.0), ("grpc-timeout", "50m")).status == DEADLINE_EXCEEDED
+
+
+class TestClientsThatDoNotTakeTheirAnswers:
+    SIZE = 60_000
+
+    def test_many_calls_in_one_read_queue_no_more_than_the_limit_and_one_answer(self) -> None:
+        limits = GrpcLimits(max_queued=300_000)
+        with (
+            LiveGrpc([Echo().service()], limits) as server,
+            RawClient(server.port, settings=[(4, 0)], credit=False) as client,
+        ):
+            client.send(frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", 2**31 - 1 - 65_535)))
+            client.ping()
+            client.send(calls(client, 1, 200, whole("x" * (self.SIZE // 100), times=100)))
+            server.wait_for(lambda: server.shared.unread > 300_000)
+            client.ping()
+            assert server.call(lambda: server.shared.unread) <= 300_000 + 2 * self.SIZE
+            client.send(frame(SETTINGS, 0, 0, struct.pack(">HI", 4, 2**20)))
+            answers = [client.answer(stream) for stream in range(1, 401, 2)]
+            assert {answer.status for answer in answers} == {0}
+            server.wait_for(lambda: server.shared.unread == 0)
+
+    def test_one_that_takes_nothing_is_cut_in_the_end(self) -> None:
+        limits = GrpcLimits(write_timeout=1.0)
+        with LiveGrpc([Echo().service()], limits) as server, RawClient(server.port, settings=[(4, 0)]) as client:
+            client.open(call_fields(ONCE))
+            client.data(1, whole(), end=True)
+            assert isinstance(client.gone(), GoneError)
+            assert server.call(lambda: server.shared.counters.cut_unread) == 1
+
+    def test_too_much_unread_over_all_cuts_the_one_that_stalled_first(self) -> None:
+        limits = GrpcLimits(max_queued=10_000_000, max_unread=1_048_576)
+        with LiveGrpc([Echo().service()], limits) as server:
+            clients = [RawClient(server.port, settings=[(4, 0)]) for _ in range(3)]
+            for client in clients:
+                for _ in range(7):
+                    client.data(client.open(call_fields(ONCE)), whole("x" * 600, times=100), end=True)
+                client.ping()
+            server.wait_for(lambda: server.shared.counters.cut_too_much_unread)
+            assert isinstance(clients[0].gone(), GoneError)
+            assert server.call(lambda: server.shared.unread) <= 1_048_576
+            for client in clients:
+                client.socket.close()
+
+
+class TestRequestsThatAreNotWhole:
+    def test_a_half_sent_message_ends_its_call_in_time(self) -> None:
+        with LiveGrpc([Echo().service()], GrpcLimits(request_timeout=0.3)) as server:
+            for path in (ONCE, GATHER, SPREAD, CHAT):
+                with RawClient(server.port) as client:
+                    stream = client.open(call_fields(path))
+                    client.data(stream, whole()[:-1])
+                    assert client.answer(stream).status == DEADLINE_EXCEEDED
+
+    def test_a_stream_between_messages_may_take_its_time(self) -> None:
+        with (
+            LiveGrpc([Echo().service()], GrpcLimits(request_timeout=0.1)) as server,
+            RawClient(server.port) as client,
+        ):
+            stream = client.open(call_fields(CHAT))
+            client.data(stream, whole("first"))
+            client.read_until(DATA, stream)
+            until = time.monotonic() + 0.6
+            while time.monotonic() < until:
+                client.socket.settimeout(0.1)
+                with pytest.raises(TimeoutError):
+                    client.read_frame()
+            client.socket.settimeout(20)
+            client.data(stream, whole("last"), end=True)
+            assert client.answer(stream).status == 0
+
+    def test_what_all_calls_hold_is_limited(self) -> None:
+        limits = GrpcLimits(max_held=1_048_576, max_message=100_000)
+        with LiveGrpc([Echo().service()], limits) as server, RawClient(server.port) as client:
+            streams = []
+            for _ in range(15):
+                stream = client.open(call_fields(ONCE))
+                client.data(stream, struct.pack(">BI", 0, 90_000) + b"x" * 80_000)
+                streams.append(stream)
+            client.call("/after.All/Before", b"")
+            refused = [stream for stream in streams if stream in client.ended]
+            assert 1 <= len(refused) <= 3
+            assert all(client.answers[stream].status == RESOURCE_EXHAUSTED for stream in refused)
+            assert server.call(lambda: server.shared.held) <= 1_048_576
+            for stream in streams:
+                client.send(frame(RST_STREAM, 0, stream, struct.pack(">I", 8)))
+            server.wait_for(lambda: server.shared.held == 0)
+
+
+class TestConnections:
+    def test_calls_are_counted_on_open_and_closed_connections(self) -> None:
+        with LiveGrpc([Echo().service()]) as server:
+            with RawClient(server.port) as client:
+                for _ in range(3):
+                    client.call(ONCE, whole())
+                assert server.call(lambda: server.shared.calls) == 3
+            server.wait_for(lambda: server.shared.open == 0)
+            assert server.call(lambda: server.shared.calls) == 3
+
+    def test_one_without_a_call_is_let_go_in_time(self) -> None:
+        with LiveGrpc([Echo().service()], GrpcLimits(idle_timeout=1.0)) as server, RawClient(server.port) as client:
+            client.call(ONCE, whole())
+            gone = client.gone()
+            assert (gone.code, gone.reset) == (0, False)
+            assert server.call(lambda: server.shared.counters.cut_idle) == 1
+
+    def test_one_that_is_old_finishes_its_calls_and_goes(self) -> None:
+        with LiveGrpc([Echo().service()], GrpcLimits(max_age=1.0)) as server, RawClient(server.port) as client:
+            stream = client.open(call_fields(ONCE))
+            client.data(stream, whole("long", wait=3.0), end=True)
+            assert client.answer(stream).status == 0
+            gone = client.gone()
+            assert (gone.code, gone.reset) == (0, False)
+
+    def test_one_that_is_old_has_its_endless_calls_cut_after_the_grace(self) -> None:
+        limits = GrpcLimits(max_age=1.0, max_age_grace=0.2)
+        with LiveGrpc([Echo().service()], limits) as server, RawClient(server.port) as client:
+            client.data(client.open(call_fields(ONCE)), whole(wait=60.0), end=True)
+            assert client.gone().code == 0
+
+    def test_one_whose_client_is_silent_is_pinged_and_cut(self) -> None:
+        limits = GrpcLimits(keepalive=1.0, keepalive_timeout=0.3)
+        with LiveGrpc([Echo().service()], limits) as server, RawClient(server.port) as client:
+            client.call(ONCE, whole())
+            assert client.read_until(6).payload  # answered by the client, which so lives on
+            client.socket.settimeout(20)
+            buffer = b""
+            while chunk := client.socket.recv(4096):  # reads and answers nothing any more
+                buffer += chunk
+            assert server.call(lambda: server.shared.counters.cut_silent) == 1
+
+    @pytest.mark.parametrize("said", [b"", b"PRI * HTTP/2.0\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"])
+    def test_one_that_never_begins_is_let_go(self, said: bytes) -> None:
+        def hurry(shared: object) -> None:
+            from dataclasses import replace
+
+            shared.wire_limits = replace(shared.wire_limits, handshake=0.3)  # type: ignore[attr-defined]
+
+        with LiveGrpc([Echo().service()], adjust=hurry) as server, RawClient(server.port, greet=False) as client:
+            client.send(said)
+            assert not client.gone().reset
+
+    def test_one_too_many_is_closed_and_room_is_made_again(self) -> None:
+        limits = GrpcLimits(max_connections=2)
+        with LiveGrpc([Echo().service()], limits) as server:
+            with RawClient(server.port) as first, RawClient(server.port) as second:
+                first.ping()
+                second.ping()
+                with RawClient(server.port) as third:
+                    assert isinstance(third.gone(), GoneError)
+            server.wait_for(lambda: server.shared.open == 0)
+            with RawClient(server.port) as again:
+                again.ping()
+            assert server.call(lambda: server.shared.counters.refused_connections) == 1
+
+    def test_one_address_may_hold_only_its_share(self) -> None:
+        limits = GrpcLimits(max_connections_per_address=1)
+        with LiveGrpc([Echo().service()], limits) as server, RawClient(server.port) as first:
+            first.ping()
+            with RawClient(server.port) as second:
+                assert isinstance(second.gone(), GoneError)
+            assert server.call(lambda: server.shared.counters.refused_per_address) == 1
+
+    def test_one_that_is_refused_while_it_sends_reads_why_and_gets_no_reset(self) -> None:
+        with LiveGrpc([Echo().service()]) as server, RawClient(server.port) as client:
+            stream = client.open(call_fields(GATHER))
+            client.data(stream, whole())
+            client.send(frame(DATA, 0, 0, b"on stream 0") + frame(DATA, 0, stream, b"x" * 16_000) * 200)
+            gone = client.gone()
+            assert (gone.code, gone.reset) == (1, False)
+            assert "stream 0" in gone.reason
+
+    def test_a_client_that_half_closes_still_gets_its_answer(self) -> None:
+        import socket
+
+        with LiveGrpc([Echo().service()]) as server, RawClient(server.port) as client:
+            stream = client.open(call_fields(ONCE))
+            client.data(stream, whole("later", wait=0.2), end=True)
+            client.socket.shutdown(socket.SHUT_WR)
+            assert client.answer(stream).status == 0
+            assert not client.gone().reset

@@ -1,0 +1,175 @@
+"""TLS for the listeners: versions, ALPN, client certificates, renewal."""
+
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from goloves.errors import ConfigError
+from goloves.server.tls import GRPC_PROTOCOLS, Certificates
+from server.grpc.certificates import Pair, self_signed
+from server.grpc.echo import Echo, Stub, ask
+from server.grpc.live import PATIENCE, LiveGrpc
+
+
+@pytest.fixture(scope="module")
+def pair() -> Pair:
+    return self_signed()
+
+
+@pytest.fixture
+def files(pair: Pair, tmp_path: Path) -> tuple[Path, Path]:
+    return pair.write(tmp_path, "server")
+
+
+@pytest.fixture
+def server(files: tuple[Path, Path]) -> Iterator[LiveGrpc]:
+    with LiveGrpc([Echo().service()], tls=Certificates(*files).context(GRPC_PROTOCOLS)) as server:
+        yield server
+
+
+def connect(port: int, adjust: Callable[[ssl.SSLContext], None] = lambda context: None) -> ssl.SSLSocket:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    adjust(context)
+    plain = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+    try:
+        return context.wrap_socket(plain)
+    except BaseException:
+        plain.close()
+        raise
+
+
+def serial(port: int) -> bytes | None:
+    with connect(port) as made:
+        return made.getpeercert(binary_form=True)
+
+
+def test_grpcio_calls_over_tls(server: LiveGrpc, pair: Pair) -> None:
+    credentials = grpc.ssl_channel_credentials(pair.certificate)
+    with grpc.secure_channel(f"localhost:{server.port}", credentials) as channel:
+        stub = Stub(channel)
+        assert stub.once(ask("secret"), timeout=PATIENCE).text == "secret"
+        body = b"x" * 1_000_000
+        answers = stub.spread(ask(body=body[:60_000], times=50), timeout=PATIENCE)
+        assert sum(len(answer.body) for answer in answers) == 50 * 60_000
+
+
+def test_the_protocol_is_chosen_by_alpn(server: LiveGrpc) -> None:
+    with connect(server.port) as made:
+        assert made.selected_alpn_protocol() == "h2"
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_new_versions_are_spoken_with_ciphers_that_http2_allows(server: LiveGrpc, version: ssl.TLSVersion) -> None:
+    def only(context: ssl.SSLContext) -> None:
+        context.minimum_version = context.maximum_version = version
+
+    with connect(server.port, only) as made:
+        cipher = made.cipher()
+        assert cipher is not None
+        assert "GCM" in cipher[0] or "CHACHA20" in cipher[0]
+
+
+def test_old_ciphers_are_refused(server: LiveGrpc) -> None:
+    def old(context: ssl.SSLContext) -> None:
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers("AES128-SHA")
+
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        connect(server.port, old)
+
+
+def test_a_client_without_tls_is_let_go(server: LiveGrpc) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as plain:
+        plain.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        while plain.recv(1024):
+            pass
+    assert serial(server.port)
+
+
+class TestClientCertificates:
+    @pytest.fixture
+    def client(self) -> Pair:
+        return self_signed("client")
+
+    def server(self, files: tuple[Path, Path], client: Pair, directory: Path, *, required: bool) -> LiveGrpc:
+        authorities, _ = client.write(directory, "authorities")
+        made = Certificates(*files, client_authorities=authorities, client_required=required)
+        return LiveGrpc([Echo().service()], tls=made.context(GRPC_PROTOCOLS))
+
+    def call(self, port: int, pair: Pair, client: Pair | None) -> str:
+        chosen = (client.key, client.certificate) if client else (None, None)
+        credentials = grpc.ssl_channel_credentials(pair.certificate, *chosen)
+        with grpc.secure_channel(f"localhost:{port}", credentials) as channel:
+            return str(Stub(channel).once(ask("hi"), timeout=3).text)
+
+    def test_one_of_a_known_authority_is_let_in(
+        self, files: tuple[Path, Path], pair: Pair, client: Pair, tmp_path: Path
+    ) -> None:
+        with self.server(files, client, tmp_path, required=True) as server:
+            assert self.call(server.port, pair, client) == "hi"
+
+    def test_none_or_another_is_refused_where_one_is_required(
+        self, files: tuple[Path, Path], pair: Pair, client: Pair, tmp_path: Path
+    ) -> None:
+        with self.server(files, client, tmp_path, required=True) as server:
+            for wrong in (None, self_signed("client")):
+                with pytest.raises(grpc.RpcError):
+                    self.call(server.port, pair, wrong)
+
+    def test_none_is_let_in_where_it_is_optional(
+        self, files: tuple[Path, Path], pair: Pair, client: Pair, tmp_path: Path
+    ) -> None:
+        with self.server(files, client, tmp_path, required=False) as server:
+            assert self.call(server.port, pair, None) == "hi"
+
+
+class TestRenewal:
+    def test_changed_files_serve_new_connections(self, tmp_path: Path) -> None:
+        made = Certificates(*self_signed().write(tmp_path, "server"))
+        with LiveGrpc([Echo().service()], tls=made.context(GRPC_PROTOCOLS)) as server:
+            first = serial(server.port)
+            server.call(made.look)
+            assert serial(server.port) == first
+            self_signed().write(tmp_path, "server")
+            server.call(made.look)
+            assert made.renewals == 1
+            assert serial(server.port) != first
+
+    def test_half_a_renewal_changes_nothing_until_the_other_half_comes(self, tmp_path: Path) -> None:
+        certificate, key = self_signed().write(tmp_path, "server")
+        made = Certificates(certificate, key)
+        with LiveGrpc([Echo().service()], tls=made.context(GRPC_PROTOCOLS)) as server:
+            first = serial(server.port)
+            fresh = self_signed()
+            certificate.write_bytes(fresh.certificate)
+            server.call(made.look)
+            assert made.renewals == 0
+            assert serial(server.port) == first
+            key.write_bytes(fresh.key)
+            server.call(made.look)
+            assert made.renewals == 1
+            assert serial(server.port) != first
+
+
+class TestFilesThatCanNotBeUsed:
+    def test_a_missing_file_is_named(self, files: tuple[Path, Path]) -> None:
+        files[1].unlink()
+        with pytest.raises(ConfigError, match=r"server\.key can't be read: No such file"):
+            Certificates(*files)
+
+    def test_a_key_of_another_certificate_is_told(self, files: tuple[Path, Path]) -> None:
+        files[1].write_bytes(self_signed().key)
+        with pytest.raises(ConfigError, match=r"does not belong to the certificate"):
+            Certificates(*files)
+
+    def test_what_is_no_pem_is_told(self, files: tuple[Path, Path]) -> None:
+        files[0].write_bytes(b"nonsense")
+        with pytest.raises(ConfigError, match=r"PEM files"):
+            Certificates(*files)
