@@ -8,6 +8,7 @@ JOBS ?= 2
 PARALLEL := -n $(JOBS) --dist worksteal
 SEEDS ?= 2000
 FIRST ?= 0
+SECONDS ?= 600
 
 BIN := .venv/bin
 COMPILE := CUSTOM_COMPILE_COMMAND='make requirements' $(BIN)/pip-compile --quiet --no-header --generate-hashes \
@@ -18,7 +19,7 @@ EPOCH = $(shell git log -1 --format=%ct 2>/dev/null || echo 1700000000)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help venv run test faults simulate bench lint format build requirements clean
+.PHONY: help venv run test conformance faults simulate fuzz bench lint format proto build requirements clean
 
 help:  ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -32,12 +33,20 @@ test: .venv/dev.stamp  ## run the whole test suite with coverage; installs the d
 	@scripts/test-packages
 	$(BIN)/pytest $(PARALLEL) --cov --cov-report=term-missing:skip-covered --durations=10 $(ARGS)
 
+conformance: .venv/dev.stamp  ## hold HTTP/1.1 against nginx and a table of request shapes, HTTP/2 against h2spec
+	@scripts/test-packages
+	$(BIN)/pytest $(PARALLEL) tests/conformance/http1 $(ARGS)
+	$(BIN)/python scripts/h2spec.py
+
 faults: .venv/dev.stamp  ## run every test of faults on real processes: kills, clocks, disks, failovers
 	@scripts/test-packages
 	$(BIN)/pytest $(PARALLEL) -m '' tests/faults $(ARGS)
 
 simulate: .venv/dev.stamp  ## play SEEDS=2000 stories of a simulated cluster, from the seed FIRST=0 on
 	PYTHONPATH=tests $(BIN)/python -m simulation $(SEEDS) $(FIRST)
+
+fuzz: .venv/dev.stamp  ## feed made-up bytes to the wire formats for SECONDS=600
+	PYTHONPATH=tests $(BIN)/python tests/wire/fuzz.py $(SECONDS)
 
 bench: .venv/bench.stamp  ## measure beside a floor in C and other servers; ARGS=--short to try, ARGS=--help for more
 	@scripts/test-packages
@@ -53,6 +62,9 @@ lint: .venv/dev.stamp  ## check style, types and shell scripts
 format: .venv/dev.stamp  ## put the code into the project's format
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
+
+proto: .venv/dev.stamp  ## make what is generated from the .proto files; ARGS=--check only compares
+	$(BIN)/python scripts/proto.py $(ARGS)
 
 build: .venv/dev.stamp  ## build the wheel and the source package into dist/
 	rm -rf dist

@@ -1,11 +1,11 @@
 """What the .proto files say, for reflection and for the messages that are not on the hot path.
 
-It comes from `descriptors.binpb`, which scripts/proto.py makes, and lives in a pool of its own: protobuf's common pool
+It comes from `described.py`, which scripts/proto.py makes, and lives in a pool of its own: protobuf's common pool
 would collide with other packages of one process that bring the health or reflection protocol too.
 """
 
+import base64
 from functools import cache
-from importlib.resources import files
 
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
@@ -13,13 +13,14 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
+from goloves.server.grpc.described import DESCRIPTORS
+
 
 @cache
 def pool() -> DescriptorPool:
     """Give the pool of all files."""
     made = DescriptorPool()
-    data = files("goloves.server.grpc").joinpath("descriptors.binpb").read_bytes()
-    for file in FileDescriptorSet.FromString(data).file:
+    for file in FileDescriptorSet.FromString(base64.b64decode(DESCRIPTORS)).file:
         made.Add(file)
     return made
 
