@@ -60,12 +60,13 @@ class Store:
                 os.sched_setaffinity(int(thread.name), {core})
 
 
-def goloves_config(directory: Path, url: str, port: int) -> Path:
+def goloves_config(directory: Path, url: str, port: int, grpc: int) -> Path:
     """Write the configuration of the node that is measured: all defaults, but for addresses and `max_step`."""
     path = directory / "goloves.toml"
     path.write_text(
         f'[server]\ndata_dir = "{directory / "data"}"\n\n[stores]\nurl = "{url}"\n\n'
-        f'[http]\nlisten = ["127.0.0.1:{port}"]\n\n[segment]\nmax_step = {STEP}\n',
+        f'[http]\nlisten = ["127.0.0.1:{port}"]\n\n[grpc]\nlisten = ["127.0.0.1:{grpc}"]\n\n'
+        f"[segment]\nmax_step = {STEP}\n",
         encoding="utf-8",
     )
     return path
