@@ -14,7 +14,7 @@ from benchmarks.contenders import (
     grpc_contenders,
     http_contenders,
 )
-from benchmarks.load import Figures, Load, Request, run
+from benchmarks.load import Call, Figures, Load, Request, run
 from benchmarks.routes import DIFFERENT_ROUTES, ROUTES, TAGS
 from benchmarks.store import STEP
 
@@ -40,6 +40,7 @@ BATCHES = {
     "segments, ranges of 1000": (Request("/v1/segments/batch/ranges?size=1000", "POST"), 1000),
     "segments, ranges of 1000000": (Request(f"/v1/segments/batch/ranges?size={RANGE}", "POST"), RANGE),
     "snowflakes, count=10000, JSON": (Request(f"/v1/snowflakes/default/ids?count={BATCH}", "POST"), BATCH),
+    "segments, count=10000, gRPC": (Call("/goloves.v1.SegmentService/Next", b"\x0a\x05batch\x10\x90\x4e"), BATCH),
 }
 """What asks for many ids at once, and how many it gets with each request."""
 
@@ -124,10 +125,11 @@ def latency(servers: Servers, plan: Plan, say: Say) -> Iterator[Row]:
 
 def batches(servers: Servers, plan: Plan, say: Say) -> Iterator[Row]:
     """Ids a second where each request asks for many."""
-    load = Load(plan.seconds, plan.warmup, connections=4, check_ids="")
+    load = Load(plan.seconds, plan.warmup, connections=4, in_flight=1, check_ids="")
     for number in range(1, plan.runs + 1):
         for name, (request, ids) in BATCHES.items():
-            figures = run(servers.openload, servers.get(GOLOVES), request, load, core=servers.cores.load)
+            node = servers.get(GRPC_GOLOVES if isinstance(request, Call) else GOLOVES)
+            figures = run(servers.openload, node, request, load, core=servers.cores.load)
             figures["ids_per_second"] = figures["rate"] * ids
             figures["ns_per_id"] = figures["server_us_per_request"] * 1000 / ids
             say(f"batches {number}/{plan.runs} {name}: {figures['ids_per_second'] / 1e6:.1f} million ids/s")
