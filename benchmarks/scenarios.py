@@ -31,7 +31,7 @@ GRPC_SHAPES = ((8, 1), (8, 4), (8, 32), (4, 100))
 BATCH = 10_000
 RANGE = 1_000_000
 
-BATCHES = {
+BATCHES: dict[str, tuple[Request | Call, int]] = {
     "segments, count=10000, JSON": (Request(f"/v1/segments/batch/ids?count={BATCH}", "POST"), BATCH),
     "segments, count=10000, text": (
         Request(f"/v1/segments/batch/ids?count={BATCH}", "POST", ("Accept: text/plain",)),

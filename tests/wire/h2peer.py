@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import hpack
 
-from goloves.wire.hpack import encode
+from goloves.wire.hpack import Recognizer, encode
 from goloves.wire.http2 import Connection, Event, Limits, RequestReader, RequestReceived
 from goloves.wire.http2.frames import (
     END_HEADERS,
@@ -63,6 +63,13 @@ def parse(data: bytes) -> list[Got]:
     return found
 
 
+def is_number(value: bytes) -> bool:
+    return value.isdigit()
+
+
+is_coded_number = Recognizer(0, lambda _, octet: 1 if 48 <= octet <= 57 else None, lambda state: state == 1)
+
+
 @dataclass
 class Peer:
     """Feeds a connection; `sent` has all frames that it gave, `events` all events."""
@@ -78,6 +85,7 @@ class Peer:
         self.events: list[Event] = []
         self.sent: list[Got] = []
         if self.greet:
+            self.encoder.header_table_size = self.limits.table
             self.feed(PREFACE + settings_frame([]) + SETTINGS_ACK)
             self.sent.clear()
 
