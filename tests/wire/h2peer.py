@@ -7,6 +7,7 @@ import hpack
 
 from goloves.wire.hpack import Recognizer, encode
 from goloves.wire.http2 import Connection, Event, Limits, RequestReader, RequestReceived
+from goloves.wire.http2.connection import WISHED_TABLE
 from goloves.wire.http2.frames import (
     END_HEADERS,
     END_STREAM,
@@ -85,7 +86,7 @@ class Peer:
         self.events: list[Event] = []
         self.sent: list[Got] = []
         if self.greet:
-            self.encoder.header_table_size = self.limits.table
+            self.encoder.header_table_size = WISHED_TABLE
             self.feed(PREFACE + settings_frame([]) + SETTINGS_ACK)
             self.sent.clear()
 

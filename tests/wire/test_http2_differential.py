@@ -12,7 +12,7 @@ import hpack
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from goloves.wire.http2 import DataReceived, Limits, RequestReceived, StreamReset, TrailersReceived
+from goloves.wire.http2 import DataReceived, RequestReceived, StreamReset, TrailersReceived
 from goloves.wire.http2.frames import (
     END_HEADERS,
     END_STREAM,
@@ -174,7 +174,7 @@ class Ours:
     """A connection of ours, its events in the same words."""
 
     def __init__(self) -> None:
-        self.peer = Peer(limits=Limits(table=4096))
+        self.peer = Peer()
         self.refused: set[int] = set()
 
     @property

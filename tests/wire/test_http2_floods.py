@@ -136,7 +136,7 @@ class TestBlocks:
 
     def test_a_bomb_of_references_is_refused_and_forgotten(self) -> None:
         """A field of 4,000 octets, then thousands of references to it."""
-        peer = Peer(limits=Limits(table=4096))
+        peer = Peer()
         bomb = (
             b"\x40\x01x\x7f" + bytes((0x80 | (3900 - 127) & 0x7F, (3900 - 127) >> 7)) + b"v" * 3900 + b"\xbe" * 12_000
         )

@@ -184,7 +184,7 @@ def test_both_ways_give_each_call_the_same_frames(
     pieces = [b"".join(write([step for step in steps if step.what not in CONTROL], table))] if together else apart
     for cut in cuts:
         pieces = [part for piece in pieces for part in (piece[:cut], piece[cut:]) if part]
-    quick, long = (Server(Limits(table=table), quick=way) for way in (True, False))
+    quick, long = (Server(Limits(), quick=way) for way in (True, False))
     for piece in pieces:
         quick.feed(piece)
         long.feed(piece)

@@ -330,16 +330,6 @@ class Decoder:
         """Octets that the dynamic table holds now, as RFC 7541 §4.1 counts."""
         return self._size
 
-    def set_limit(self, limit: int) -> None:
-        """Apply a new SETTINGS_HEADER_TABLE_SIZE, octets; call it when the peer has acknowledged the setting.
-
-        A lower limit takes effect here, not at the size update that the peer owes (RFC 9113 §4.3.1): a peer that uses
-        no table and therefore sends none is understood, one that goes on using entries that are gone gets DamagedBlock.
-        """
-        self._limit = limit
-        if self.max_size > limit:
-            self._resize(limit)
-
     def decode(self, block: bytes) -> list[Field]:
         """Decode a whole header block; raises DamagedBlock, and then the connection must end."""
         fields: list[Field] = []

@@ -24,10 +24,6 @@ class Limits:
     streams: int = 1000
     """Calls at once (SETTINGS_MAX_CONCURRENT_STREAMS). nghttp2 and Go default to 100 and 250; calls here last
     microseconds, and a client with a thousand threads on one connection is common. A parked call costs 2 KB."""
-    table: int = 0
-    """Octets of the peer's HPACK table here (SETTINGS_HEADER_TABLE_SIZE), once it has acknowledged that. Without one, a
-    call takes 250 octets where it could take 20; but call after call brings the same ones, save the digits of its
-    deadline, and they are compared instead of decoded. And there is no state that a peer could fill."""
     header_list: int = 16_384
     """Octets of one request's fields: grpc's own hard limit. Above it the request is answered with 431."""
     header_fields: int = 128
