@@ -68,9 +68,9 @@ QUICK_OCTETS: Final = 1_048_576
 beyond this they become calls like others, which wait until the peer has read what is there."""
 
 WISHED_TABLE: Final = 0
-"""Octets of header table that clients are asked to use (SETTINGS_HEADER_TABLE_SIZE). Without one, a call takes 250 octets
-where it could take 20; but call after call brings the same ones, save the digits of its deadline, and they are compared
-instead of decoded. Who uses the table of 4,096 octets that HTTP/2 begins with is understood all the same."""
+"""Octets of header table that clients are asked to use (SETTINGS_HEADER_TABLE_SIZE). Without one, a call takes 250
+octets where it could take 20; but call after call brings the same ones, save the digits of its deadline, and they are
+compared instead of decoded. Who uses the table of 4,096 octets that HTTP/2 begins with is understood all the same."""
 
 KNOWN_BLOCKS: Final = 32
 KNOWN_PATTERNS: Final = 4
