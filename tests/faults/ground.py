@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from databases import Server
+from databases import USER, Server
 from faults.ledger import Ledger
 from faults.nodes import Cluster
 from faults.witness import Witness
@@ -76,4 +76,27 @@ def prepared(backend: Sql) -> Ground:
     backend.insert("order", 1, 100)
     witness = Witness(backend)
     witness.install()
+    return Ground(backend, witness)
+
+
+LEAF_TABLE = {
+    "mariadb": "CREATE TABLE leaf_alloc (biz_tag varchar(128) NOT NULL DEFAULT '',"
+    " max_id bigint(20) NOT NULL DEFAULT '1', step int(11) NOT NULL, description varchar(256) DEFAULT NULL,"
+    " update_time timestamp NOT NULL DEFAULT CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP, PRIMARY KEY (biz_tag))"
+    " ENGINE=InnoDB",
+    "postgresql": "CREATE TABLE leaf_alloc (biz_tag varchar(128) PRIMARY KEY, max_id bigint NOT NULL DEFAULT 1,"
+    " step int NOT NULL, description varchar(256), update_time timestamp NOT NULL DEFAULT CURRENT_TIMESTAMP);"
+    f" GRANT ALL ON leaf_alloc TO {USER}",
+}
+"""Leaf's own table, as its guide has it, and in PostgreSQL's words."""
+
+
+def leaf_only(server: Server) -> Ground:
+    """Give a database that has Leaf's table and nothing of ours."""
+    backend = Served(server)
+    backend.sql(LEAF_TABLE[server.name])
+    for tag in TAGS:
+        backend.insert(tag, 1, 100)
+    witness = Witness(backend)
+    witness.install(windows=False)
     return Ground(backend, witness)

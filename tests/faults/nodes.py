@@ -107,6 +107,7 @@ class Node:
         environment = {
             **inherited,
             "GOLOVES_STORE": self.store,
+            "GOLOVES_GRPC__LISTEN": "127.0.0.1:0",
             "PYTHONPATH": os.pathsep.join([*paths, str(SOURCE)]),
             **self.environment,
         }
