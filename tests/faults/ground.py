@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from databases import USER, Server
 from faults.ledger import Ledger
@@ -26,6 +27,21 @@ window = 20
 store that is away is felt within a second or two, and windows that are extended every two seconds."""
 
 
+HASTY = """
+[segment]
+max_step = 2000
+refresh = 1
+
+[snowflake]
+max_backward = 0.5
+max_forward = 0.5
+
+[spaces.default]
+window = 2
+"""
+"""Besides, windows so short that the pause after a repair, which outlasts whatever window there was, is over soon."""
+
+
 @dataclass
 class Ground:
     """A store that a test can do things to."""
@@ -43,6 +59,12 @@ class Ground:
         """The server that the store runs on."""
         assert isinstance(self.backend, Served), f"{self.backend.name} has no server"
         return self.backend.server
+
+    @property
+    def file(self) -> Path:
+        """The file that the store is in."""
+        assert isinstance(self.backend, Sqlite), f"{self.backend.name} is no file"
+        return self.backend.file
 
     @property
     def embedded(self) -> bool:

@@ -75,6 +75,10 @@ class Witness:
         for statement in [*TABLES[self._store.name], *taken_over, *triggers]:
             self._store.sql(statement)
 
+    def follow(self, store: Sql) -> None:
+        """Look at another store from now on, which has a copy of the witness, or whose grants belong to the same."""
+        self._store = store
+
     def gather(self) -> Granted:
         """Give all that was granted, as seen now and whenever it was looked before."""
         granted = self._granted

@@ -268,7 +268,7 @@ async def test_r3_a_row_that_somebody_else_has_locked_grants_nothing_and_frees_i
     holding = asyncio.create_task(other._run(hold))
     await held.wait()
     begun = time.monotonic()
-    with pytest.raises(Locked, match="(?i)lock"):
+    with pytest.raises(Locked, match=r"(?i)lock"):
         await store.allocate("default", 1)
     assert 0.5 < time.monotonic() - begun < 3.5, "it waits for a part of the call's time, and tries once"
     # A repair has more time, and waits for longer than one such wait.
