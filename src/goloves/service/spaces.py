@@ -27,6 +27,7 @@ from goloves.errors import (
     ClockAhead,
     ClockBackwards,
     GolovesError,
+    Locked,
     NoWindow,
     NoWorkerFree,
     OverLayoutRate,
@@ -195,6 +196,7 @@ class SpaceSource:
                     await self._extend()
             except (StoreUnavailable, UnknownOutcome) as error:
                 self.trouble = error
+                await self._rest_if_locked(error)
             except GolovesError as error:
                 self._refused(error)
                 await self._sleep(RETRY * self._shared.rng.uniform(0.67, 1.33))
@@ -270,6 +272,11 @@ class SpaceSource:
                 self._shared.halted(error)
         self._wake.clear()
 
+    async def _rest_if_locked(self, error: GolovesError) -> None:
+        """Pause where only a lock was in the way: the gate, which stays open then, does so in all other cases."""
+        if isinstance(error, Locked):
+            await self._sleep(RETRY * self._shared.rng.uniform(0.67, 1.33))
+
     def _give_up_worker(self) -> None:
         """Let the keeper take another worker id, for the clock stepped back too far for this one."""
         if not self._abandon:
@@ -285,6 +292,7 @@ class SpaceSource:
                 await shared.gate.call(lambda: shared.store.open_space(self._space))
             except (StoreUnavailable, UnknownOutcome) as error:
                 self.trouble = error
+                await self._rest_if_locked(error)
             except GolovesError as error:
                 self._refused(error)
                 await self._sleep(RETRY * shared.rng.uniform(0.67, 1.33))
