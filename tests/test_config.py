@@ -474,6 +474,45 @@ def test_w10_a_space_restricts_its_worker_ids_and_few_of_them_get_short_windows(
     assert loaded("[spaces.q]\n", where=tmp_path).config.spaces["q"].worker_ids() is None
 
 
+@pytest.mark.parametrize(
+    ("settings", "host", "number"),
+    [
+        ("worker = '7'", "anything", 7),
+        ("worker = 'ordinal'", "goloves-3", 3),
+        ("worker = 'ordinal'", "goloves-0.goloves.ids.svc.cluster.local", 0),
+        ("worker = 'ordinal'\nworkers = '512-1023'", "ids12", 524),
+        ("worker = '600'\nworkers = '512-1023'", "anything", 600),
+    ],
+)
+def test_w6_a_static_worker_id_is_a_number_or_the_ordinal_of_the_host(
+    settings: str, host: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: host)
+    space = loaded(f"[spaces.q]\n{settings}\n", where=tmp_path).config.spaces["q"]
+    assert space.worker_ids() == range(number, number + 1)
+    assert space.window == 60.0
+
+
+@pytest.mark.parametrize(
+    ("settings", "host", "says"),
+    [
+        ("worker = 'seven'", "goloves-3", r'worker is "seven": worker is a number, as in "7", or "ordinal"'),
+        ("worker = '1024'", "goloves-3", "would have the worker id 1024; there are 0 to 1023"),
+        ("worker = '7'\nworkers = '512-1023'", "goloves-3", "worker id 7; there are 512 to 1023"),
+        ("worker = 'ordinal'", "goloves-7f9c4d-x2x", "host name 'goloves-7f9c4d-x2x' ends in no number"),
+        ("worker = 'ordinal'", "10", "host name '10' ends in no number"),
+        ("worker = 'ordinal'\nworkers = '0-3'", "goloves-4", "worker id 4; there are 0 to 3"),
+        ("worker = '7'\n[server]\nnodes = 2", "goloves-3", "a worker id by hand is one node's"),
+    ],
+)
+def test_w6_a_static_worker_id_that_can_not_be_is_refused_with_what_to_do(
+    settings: str, host: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: host)
+    with pytest.raises(ConfigProblems, match=says):
+        loaded(f"[spaces.q]\n{settings}\n", where=tmp_path)
+
+
 def test_an_empty_section_makes_a_space(tmp_path: Path) -> None:
     assert set(loaded("[spaces.orders]\n", where=tmp_path).config.spaces) == {"default", "orders"}
 

@@ -24,7 +24,6 @@ from goloves.server.node import Node, run_node
 from goloves.server.tls import Certificates
 from goloves.service import IdService, ServedSpace
 from goloves.stores import make_stores
-from goloves.stores.base import Space
 from goloves.stores.guard import Marks, SegmentGuard, WorkerGuard
 
 log = structlog.get_logger("goloves.serve")
@@ -103,10 +102,7 @@ async def _serve(config: Config, *, init: bool) -> None:
             WorkerGuard(windows, marks, name),
             segment=config.segment,
             snowflake=config.snowflake,
-            spaces=[
-                ServedSpace(Space(space, each.layout()), each.window, each.worker_ids())
-                for space, each in config.spaces.items()
-            ],
+            spaces=[ServedSpace.configured(space, each) for space, each in config.spaces.items()],
             owner=f"{name} pid {os.getpid()}",
         )
         node = Node(

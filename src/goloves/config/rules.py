@@ -125,6 +125,11 @@ SPACE_RELATIONS = (
         lambda c, space, layout: space.window * 1000 <= layout.unit_ms * layout.end_units // 2,
         "window is longer than half of the layout's whole time",
     ),
+    SpaceRelation(
+        (("worker",), ("server", "nodes")),
+        lambda c, space, layout: space.worker is None or c.server.nodes == 1,
+        "a worker id by hand is one node's; start one node, or leave worker out: the store chooses",
+    ),
 )
 
 Finding = tuple[tuple[Key, ...], str]
@@ -195,8 +200,8 @@ def _space(config: Config, name: str, space: SpaceConfig) -> Iterator[Finding]:
     try:
         space.worker_ids()
     except ConfigError as error:
-        key = (*here, "workers")
-        yield (key,), f"{show(key)} is {show_value(space.workers)}: {error.message}"
+        key = (*here, "workers" if error.message.startswith("workers ") else "worker")
+        yield (key,), f"{show(key)} is {show_value(next(values(config, key))[1])}: {error.message}"
     for relation in SPACE_RELATIONS:
         if not relation.holds(config, space, layout):
             keys = tuple(key if find(key) else (*here, *key) for key in relation.keys)
