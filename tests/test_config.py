@@ -436,7 +436,7 @@ def test_no_problem_and_no_repr_shows_a_password(url: str, tmp_path: Path) -> No
 
 
 def test_r7_what_follows_from_another_server_reaches_the_store(tmp_path: Path) -> None:
-    from goloves.cli.opening import options
+    from goloves.server.assembly import options
 
     plain = options(loaded("", where=tmp_path).config)
     assert (plain.failover, plain.skip.numbers, plain.skip.time_ms) == ("halt", 10_000_000, 610_000)

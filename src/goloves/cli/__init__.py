@@ -16,7 +16,8 @@ from goloves import __version__
 from goloves.cli.failures import EXIT_CODES, failing_well
 
 COMMANDS = {
-    "serve": ("goloves.cli.serve", "Serve ids over HTTP."),
+    "serve": ("goloves.cli.serve", "Serve ids over HTTP and gRPC."),
+    "reload": ("goloves.cli.serve", "Let a running service take over what changed, or replace its nodes."),
     "next": ("goloves.cli.ids", "Ask a running server for ids."),
     "decode": ("goloves.cli.ids", "Say when and by whom a Snowflake id was made."),
     "tag": ("goloves.cli.tags", "Create, list, show, change and delete tags."),

@@ -54,9 +54,13 @@ class Balance:
         self._numbers[self._at] = 1
 
     def end(self) -> None:
-        """Take part no more; also for a process that is gone."""
+        """Take part no more."""
+        self.clear(self._at // WIDTH)
+
+    def clear(self, place: int) -> None:
+        """Do the same for the place of a process that is gone."""
         for offset in range(WIDTH):
-            self._numbers[self._at + offset] = 0
+            self._numbers[place * WIDTH + offset] = 0
 
     def publish(self, kind: Kind, count: int) -> None:
         """Say how many connections this node has."""

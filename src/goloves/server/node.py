@@ -18,7 +18,6 @@ import resource
 import socket
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
-from enum import StrEnum
 from functools import partial
 
 import structlog
@@ -33,6 +32,7 @@ from goloves.server.http.protocol import HttpConnection
 from goloves.server.http.shared import SLICES, HttpShared
 from goloves.server.limits import HttpLimits
 from goloves.server.listener import Acceptor
+from goloves.server.stages import Stage
 from goloves.server.tls import GRPC_PROTOCOLS, HTTP_PROTOCOLS, Certificates
 from goloves.service import IdService
 
@@ -47,17 +47,6 @@ RENEW = 5.0
 """Seconds between two looks at the files of certificates: renewals happen days before they are due."""
 
 log = structlog.get_logger("goloves.node")
-
-
-class Stage(StrEnum):
-    """How far a node is in its life."""
-
-    STARTING = "starting"
-    SERVING = "serving"
-    NOT_READY = "not ready"
-    WAITING = "waiting"
-    RELEASING = "releasing"
-    STOPPED = "stopped"
 
 
 class Node:
@@ -130,8 +119,7 @@ class Node:
             self._balance.end()
         self.http.routes.stopping = True
         self._health.stopping.set()
-        for acceptor in self._acceptors:
-            acceptor.stop()
+        self.stop_accepting()
         for plane in self._planes:
             plane.draining = True
         for connection in self._connections():
@@ -155,6 +143,11 @@ class Node:
         for timer in (self._ticking, self._renewing):
             if timer is not None:
                 timer.cancel()
+
+    def stop_accepting(self) -> None:
+        """Let go of the listeners: nothing of this node uses them any more."""
+        for acceptor in self._acceptors:
+            acceptor.stop()
 
     def hasten(self) -> None:
         """End the wait of a stop: what is under way is cut. Windows are still given back."""
