@@ -107,6 +107,8 @@ class Node:
         environment = {
             **inherited,
             "GOLOVES_STORE": self.store,
+            # This process is the node: what is done to it is done to the node.
+            "GOLOVES_SERVER__NODES": "0",
             "PYTHONPATH": os.pathsep.join([*paths, str(SOURCE)]),
             **self.environment,
         }

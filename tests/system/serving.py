@@ -29,7 +29,9 @@ class Serving:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "goloves", "serve", *words],
             cwd=directory,
-            env=inherited | {"GOLOVES_GRPC__LISTEN": "127.0.0.1:0"} | environment,
+            env=inherited
+            | {"GOLOVES_GRPC__LISTEN": "127.0.0.1:0", "GOLOVES_ADMIN__LISTEN": "127.0.0.1:0"}
+            | environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

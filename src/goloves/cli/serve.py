@@ -35,15 +35,15 @@ if TYPE_CHECKING:
 log = structlog.get_logger("goloves.serve")
 
 
-class Nodes(click.ParamType):
+class Nodes(click.ParamType):  # type: ignore[type-arg]  # generic for the type checker only
     """A number, or `auto`."""
 
     name = "N"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
         """Read it; whether there can be as many is the configuration's to say."""
-        if isinstance(value, int) or value == "auto":
-            return value
+        if value == "auto":
+            return "auto"
         try:
             return int(value)
         except ValueError:
@@ -223,9 +223,7 @@ async def _alone(config: Config, *, init: bool) -> None:
         raise Failure("stopped at once by a second signal: requests under way were cut", Exit.INTERRUPTED)
 
 
-def _stop_on_signals(
-    started: asyncio.Event, stop: asyncio.Event, hasten: list[Callable[[], None]]
-) -> asyncio.Event:
+def _stop_on_signals(started: asyncio.Event, stop: asyncio.Event, hasten: list[Callable[[], None]]) -> asyncio.Event:
     """Let the first SIGINT or SIGTERM begin a clean stop, and a second one end its wait; gives what tells of that.
 
     A start that still waits for a store has nothing to drain: it is broken off.

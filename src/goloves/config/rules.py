@@ -238,10 +238,11 @@ def _admin(config: Config) -> Iterator[Finding]:
     key = ("admin", "listen")
     with contextlib.suppress(ValueError):  # which is said where all addresses are read
         if config.admin.listen and not parse_address(config.admin.listen).is_local:
+            shown = f"{show(key)} is {show_value(config.admin.listen)}"
             yield (
                 (key,),
-                f"{show(key)} is {show_value(config.admin.listen)}: only this machine may reach it, for it asks nobody who"
-                " one is; use 127.0.0.1, [::1] or unix:/path, and a proxy that checks access in front of it",
+                f"{shown}: only this machine may reach it, for it asks nobody who one is; use 127.0.0.1, [::1] or"
+                " unix:/path, and a proxy that checks access in front of it",
             )
 
 

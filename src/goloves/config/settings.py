@@ -217,7 +217,8 @@ class AdminConfig(Section, frozen=True):
 
     listen: str = "127.0.0.1:8081"
     """Where `/readyz` and `/healthz` tell of the service as a whole and `/nodes` of each node: `host:port` of loopback
-    or `unix:/path`; empty serves none. Nothing here asks who one is: whoever reaches it can read, and change nothing."""
+    or `unix:/path`; empty serves none. Nothing here asks who one is: whoever reaches it can read, and change
+    nothing."""
 
 
 class TlsConfig(Section, frozen=True):

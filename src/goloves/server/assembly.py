@@ -115,7 +115,7 @@ class Assembled:
         """Wait a moment for it to be ready, then say how it stands."""
         settled = asyncio.get_running_loop().time() + SETTLING
         # Readiness is put together from many places when it is asked for: there is nothing to wait on.
-        while (reasons := self.reasons()) and asyncio.get_running_loop().time() < settled:
+        while (reasons := self.reasons()) and asyncio.get_running_loop().time() < settled:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         return FirstWords(reasons, await self._some_tag())
 

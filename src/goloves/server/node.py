@@ -3,8 +3,8 @@
 It binds nothing and prints nothing, so that a supervisor can start several and hand them their sockets.
 
 The stages of a stop, in order:
-1. *not ready*: no new connections are accepted, `/readyz` says 503, and gRPC's health says NOT_SERVING. Each answer says
-   `Connection: close`, each gRPC connection is sent GOAWAY.
+1. *not ready*: no new connections are accepted, `/readyz` says 503, and gRPC's health says NOT_SERVING. Each answer
+   says `Connection: close`, each gRPC connection is sent GOAWAY.
 2. *waiting*: connections at rest are closed after a moment in which a busy client gets its last answer; requests under
    way are waited for, up to `drain` seconds; then what is left is cut.
 3. *releasing*: nothing is issued any more, and then the windows are given back. Never the other way round: whoever
@@ -23,7 +23,6 @@ from functools import partial
 import structlog
 
 from goloves.server.balance import Balance, Kind
-
 from goloves.server.grpc.connection import GrpcConnection
 from goloves.server.grpc.limits import GrpcLimits
 from goloves.server.grpc.services import node_services

@@ -112,7 +112,6 @@ class _Inside:
             balance = Balance(self._setup.memory, self._setup.place)
             os.close(self._setup.memory)
             self._starting = asyncio.create_task(self._begin(by_kind, balance, stack))
-            first_words: asyncio.Task[None] | None = None
             try:
                 assembled = await self._starting
                 assembled.started.set()

@@ -64,9 +64,7 @@ async def roll(supervisor: Supervisor, config: Config, say: Say) -> None:
 
 def has_room(config: Config, nodes: int) -> bool:
     """Whether each space has worker ids for so many nodes of this service."""
-    return all(
-        len(space.worker_ids() or range(space.layout().workers)) >= nodes for space in config.spaces.values()
-    )
+    return all(len(space.worker_ids() or range(space.layout().workers)) >= nodes for space in config.spaces.values())
 
 
 async def _replace(supervisor: Supervisor, post: Post, config: Config) -> Child:

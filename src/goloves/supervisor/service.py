@@ -16,7 +16,7 @@ from goloves.config import Config
 from goloves.errors import ConfigError, GolovesError
 from goloves.log import set_up
 from goloves.supervisor.changes import Changes, changes
-from goloves.supervisor.messages import Ready, Reload
+from goloves.supervisor.messages import Ready
 from goloves.supervisor.open_listeners import OpenListeners
 from goloves.supervisor.orders import Orders, Request
 from goloves.supervisor.rolling import Say, roll

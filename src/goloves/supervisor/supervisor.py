@@ -6,10 +6,12 @@ that sees to it that somebody is on it.
 """
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -33,7 +35,7 @@ TICK = 0.5
 """Seconds between two looks at all nodes."""
 
 RELEASE = 5.0
-"""Seconds beyond the drain after which a node that was told to stop is killed: twice what releasing windows may take."""
+"""Seconds beyond the drain after which a node that was told to stop is killed: twice what releasing windows takes."""
 
 HASTENED = 4.0
 """Seconds that nodes have for their end after a second signal: they only release their windows."""
@@ -57,7 +59,7 @@ class Supervisor:
     """See the module's text. `run` is its life."""
 
     def __init__(self, config: Config, listeners: OpenListeners, lock: TextIO | None) -> None:
-        """`listeners`: open, and this supervisor's from now on. `lock`: of the data directory."""
+        """Take over open `listeners` and the `lock` of the data directory."""
         self.config = config
         self.listeners = listeners
         self.lock = lock
@@ -181,7 +183,7 @@ class Supervisor:
         for child in self._children:
             child.drain()
         deadline = loop.time() + self.config.server.drain + RELEASE
-        while alive := [child.ended for child in self._children if not child.ended.done()]:
+        while any(not child.ended.done() for child in self._children):
             if self._hastened.is_set():
                 deadline = min(deadline, loop.time() + HASTENED)
             left = deadline - loop.time()
@@ -193,12 +195,9 @@ class Supervisor:
                 deadline = float("inf")
             # Woken by whatever happens: an end, a second signal.
             self._news.clear()
-            await asyncio.wait(
-                [*alive, waiting := asyncio.ensure_future(self._news.wait())],
-                timeout=None if left <= 0 or deadline == float("inf") else left,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-            waiting.cancel()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(None if deadline == float("inf") else left):
+                    await self._news.wait()
         for keeper in self._keepers:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
@@ -308,9 +307,9 @@ class Supervisor:
             child = next((child for child in self._children if child.pid == pid), None)
             if child is not None:
                 child.over(status)
-                child.ended.add_done_callback(lambda _, child=child: self._gone(child))
+                child.ended.add_done_callback(partial(self._gone, child))
 
-    def _gone(self, child: Child) -> None:
+    def _gone(self, child: Child, _: "asyncio.Future[int]") -> None:
         self._past.update(child.report.counters)
         self._balance.clear(child.place)
         self._children.remove(child)
