@@ -89,45 +89,49 @@ class Child:
         init: bool,
     ) -> None:
         """Start the process and tell it what to do. `listeners`: each with its kind."""
+        lock = self._seat.lock
+        setup = Setup(
+            msgspec.Raw(msgspec.json.encode(config)),
+            self.number,
+            [Listener(listener.fileno(), kind) for kind, listener in listeners],
+            None if lock is None else lock.fileno(),
+            memory,
+            self.place,
+            create,
+            init,
+        )
         own, theirs = socket.socketpair()
-        try:
-            lock = self._seat.lock
-            inherited = [theirs.fileno(), memory, *(listener.fileno() for _, listener in listeners)]
-            if lock is not None:
-                inherited.append(lock.fileno())
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "goloves.supervisor.inside", str(theirs.fileno()), f"node-{self.number}"],
-                stdin=subprocess.DEVNULL,
-                pass_fds=inherited,
-                env=node_environment(os.environ),
-                process_group=0,
-            )
-            self.pid = self._process.pid
-            setup = Setup(
-                msgspec.Raw(msgspec.json.encode(config)),
-                self.number,
-                [Listener(listener.fileno(), kind) for kind, listener in listeners],
-                None if lock is None else lock.fileno(),
-                memory,
-                self.place,
-                create,
-                init,
-            )
-        except BaseException:
-            own.close()
-            raise
-        finally:
-            theirs.close()
-            # From here on the lock lives in the node alone.
-            if self._seat.lock is not None:
-                self._seat.lock.close()
-        with contextlib.suppress(OSError):
-            Path(f"/proc/{self.pid}/oom_score_adj").write_text(str(NICE_TO_KILL))
+        with theirs:
+            try:
+                self._launch(theirs, setup)
+            except BaseException:
+                own.close()
+                raise
+            finally:
+                # From here on the lock lives in the node alone.
+                if lock is not None:
+                    lock.close()
         own.setblocking(False)
         await asyncio.get_running_loop().create_unix_connection(lambda: self._line, sock=own)
         self._line.say(setup)
         if self.leaving:  # it was told so before it could hear
             self._line.say(Drain())
+
+    def _launch(self, line: socket.socket, setup: Setup) -> None:
+        inherited = [line.fileno(), setup.memory, *(listener.fd for listener in setup.listeners)]
+        if setup.lock is not None:
+            inherited.append(setup.lock)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "goloves.supervisor.inside", str(line.fileno()), f"node-{self.number}"],
+            stdin=subprocess.DEVNULL,
+            pass_fds=inherited,
+            env=node_environment(os.environ),
+            # A group of its own: a terminal's Ctrl-C is for the supervisor.
+            process_group=0,
+        )
+        self.pid = self._process.pid
+        with contextlib.suppress(OSError):
+            Path(f"/proc/{self.pid}/oom_score_adj").write_text(str(NICE_TO_KILL))
 
     # --- how it is ---
 
