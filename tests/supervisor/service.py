@@ -1,6 +1,5 @@
 """A supervised service as a process of its own, and its nodes as a test sees them."""
 
-import json
 import os
 import re
 import signal
@@ -46,7 +45,7 @@ class Service(Serving):
 
     def pids(self) -> set[int]:
         """Processes of the nodes that can serve."""
-        return {node["pid"] for node in self.nodes() if node["ready"]}
+        return {node["pid"] for node in self.nodes() if node["ready"]} - {0}
 
     def all_ready(self, count: int, without: set[int] = frozenset()) -> set[int]:  # type: ignore[assignment]
         """Wait until so many nodes, and no others, are there and can serve, none of them of those `without`."""

@@ -1,9 +1,5 @@
 """Nodes are replaced, and services taken over, while clients draw: nobody notices."""
 
-import signal
-import time
-
-from faults.conftest import Note
 from goloves.cli.failures import Exit
 from supervisor.load import Load
 from supervisor.service import Start
@@ -21,7 +17,7 @@ def test_a_rolling_restart_under_load_of_200_connections_fails_no_request_and_re
             done = service.reload("--rolling")
             assert done.returncode == 0, done.stderr
             new = service.all_ready(2, without=old)
-            assert f"2 of 2: node " in done.stdout
+            assert "2 of 2: node " in done.stdout
             old = new
             load.wait_all_served(2)
     load.check()

@@ -138,12 +138,12 @@ class Child:
     @property
     def is_serving(self) -> bool:
         """Whether it accepts connections."""
-        return not self.ended.done() and self.report.stage == Stage.SERVING
+        return bool(self.pid) and self.report.stage == Stage.SERVING
 
     @property
     def reasons(self) -> list[str]:
         """Say why it can't serve; empty if it can."""
-        if self.ended.done():
+        if not self.pid:
             return ["this node has ended"]
         if self._silent > 2.0:
             return [f"this node has said nothing for {self._silent:.0f} s"]
@@ -159,7 +159,7 @@ class Child:
 
         Only `elapsed` counts and no clock: after a machine slept, its nodes have not been silent for as long.
         """
-        if self.ended.done() or not self.pid:
+        if not self.pid:
             return
         self._silent += elapsed
         allowed = self._unresponsive if self.report.version else max(FIRST_WORD, self._unresponsive)
@@ -189,7 +189,7 @@ class Child:
     def kill(self, why: str) -> None:
         """End it at once."""
         self.killed_for = why
-        if not self.ended.done() and self.pid:
+        if self.pid:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
 

@@ -6,11 +6,12 @@ The node ends
 - in an orderly way when the supervisor says so or SIGTERM comes (a second one hastens it);
 - when the supervisor is gone, within `ORPHAN_DRAIN` and the time that releasing windows takes: it closes its listeners
   at once, so that the next start can have the addresses, and an alarm of the kernel's ends what hangs;
-- at once when it is out of memory: whatever it would do then, it would do by halves.
+- at once when it is out of memory: some requests and refills would fail for ever, and others not.
 """
 
 import asyncio
 import contextlib
+import mmap
 import os
 import signal
 import socket
@@ -55,6 +56,9 @@ ORPHAN_END = 10
 """Seconds after which the kernel ends a node without a supervisor, whatever it does: the drain, the release of windows
 and room for a machine that is busy."""
 
+SPARE = 1_048_576
+"""Bytes that a node must be able to get, for a microsecond: what the interpreter asks for when it needs more memory."""
+
 FAILED = 1
 """Exit code of a node that could not start; it has told the supervisor why."""
 
@@ -91,11 +95,13 @@ class _Inside:
         self._starting: asyncio.Task[Assembled] | None = None
         self._words: asyncio.Task[None] | None = None
         self._listeners: list[socket.socket] = []
+        # Made while there is memory to make it.
+        self._last_words = f"node {setup.number} is out of memory: it ends, and another one replaces it\n".encode()
 
     async def live(self) -> int:
         """Live; gives the exit code."""
         loop = asyncio.get_running_loop()
-        loop.set_exception_handler(_give_up_without_memory)
+        loop.set_exception_handler(self._unforeseen)
         loop.add_signal_handler(signal.SIGTERM, self._terminate)
         self._socket.setblocking(False)
         await loop.create_unix_connection(lambda: self._line, sock=self._socket)
@@ -208,9 +214,23 @@ class _Inside:
         if self._assembled is not None:
             self._assembled.node.hasten()
 
+    def _unforeseen(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if isinstance(context.get("exception"), MemoryError):
+            self._end_without_memory()
+        loop.default_exception_handler(context)
+
+    def _end_without_memory(self) -> NoReturn:
+        os.write(2, self._last_words)
+        os._exit(OUT_OF_MEMORY)
+
     # --- what is said ---
 
     def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            # Asked of the kernel: what the allocator has put by would hide that there is no more.
+            mmap.mmap(-1, SPARE).close()
+        except OSError:
+            self._end_without_memory()
         self._report()
         loop.call_later(BEAT, self._beat, loop)
 
@@ -232,17 +252,6 @@ class _Inside:
             log.exception("this node could not start")
             self._line.say(Failed("", f"{type(error).__name__}: {error}"))
         return FAILED
-
-
-def _give_up_without_memory(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    if isinstance(context.get("exception"), MemoryError):
-        _end_without_memory()
-    loop.default_exception_handler(context)
-
-
-def _end_without_memory() -> NoReturn:
-    os.write(2, b"this node is out of memory: it ends, and the supervisor replaces it\n")
-    os._exit(OUT_OF_MEMORY)
 
 
 if __name__ == "__main__":

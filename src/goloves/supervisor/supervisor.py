@@ -268,9 +268,8 @@ class Supervisor:
         elif code == 0:
             log.info("a node stopped by itself and is replaced", node=child.number, next_in=wait)
         else:
-            how = said_of_end(code)
-            reason = child.killed_for or "unknown here; its own last lines may say"
-            log.error("a node died and is replaced", node=child.number, how=how, reason=reason, next_in=wait)
+            why = {"reason": child.killed_for} if child.killed_for else {}
+            log.error("a node died and is replaced", node=child.number, how=said_of_end(code), next_in=wait, **why)
         if post.loops:
             log.error("nodes end again and again: what they say has to be looked into", in_a_row=post.in_a_row)
 
@@ -379,6 +378,7 @@ class Supervisor:
                 "counters": child.report.counters,
             }
             for child in self._children
+            if child.pid
         ]
 
     def counters(self) -> dict[str, int]:
