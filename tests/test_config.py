@@ -141,8 +141,10 @@ WRONG = [
         "goloves.toml:2: http.listen names 127.0.0.1:80 and 127.0.0.1:80, which can't both be listened on",
     ),
     ("[http]\nlisten = ['8080']\n", 'goloves.toml:2: http.listen holds "8080": the host is missing; 127.0.0.1:8080'),
-    ("[server]\nnodes = 2\n", "goloves.toml:2: server.nodes = 2: several nodes will come with a later version"),
-    ("[admin]\nlisten = ':1'\n", "goloves.toml:1: the admin API, metrics and console (admin) will come with a later"),
+    ("[server]\nnodes = 65\n", "goloves.toml:2: server.nodes = 65: there can be 0 to 64 nodes"),
+    ("[server]\nnodes = 'all'\n", 'goloves.toml:2: server.nodes is "all"; it has to be a whole number or "auto"'),
+    ("[admin]\nlisten = '0.0.0.0:8081'\n", 'goloves.toml:2: admin.listen is "0.0.0.0:8081": only this machine may'),
+    ("[auth]\nkey = ':1'\n", "goloves.toml:1: access rights (auth) will come with a later"),
     ("auth = 3\n", "goloves.toml:1: access rights (auth) will come with a later version; leave it out"),
     (
         "[grpc]\nlisten = ['127.0.0.1:8080']\n",
@@ -170,8 +172,8 @@ def test_what_is_wrong_is_named_with_its_line_and_how_to_mend_it(toml: str, says
 
 
 def test_all_problems_are_named_at_once_in_the_order_of_the_lines(tmp_path: Path) -> None:
-    toml = "[segment]\ndedline = 1\ntarget = 0\n[admin]\nx = 1\n[snowflake]\ndeadline = 'x'\n[http]\nlisten = ['x']\n"
-    found = problems(toml, env={"GOLOVES_LOG__LEVEL": "loud"}, flags={("server", "nodes"): 3}, where=tmp_path)
+    toml = "[segment]\ndedline = 1\ntarget = 0\n[auth]\nx = 1\n[snowflake]\ndeadline = 'x'\n[http]\nlisten = ['x']\n"
+    found = problems(toml, env={"GOLOVES_LOG__LEVEL": "loud"}, flags={("server", "nodes"): 300}, where=tmp_path)
     places = [line.split(": ")[0] for line in found]
     assert places == [*(f"goloves.toml:{line}" for line in (2, 3, 4, 7, 9)), "GOLOVES_LOG__LEVEL", "--nodes"]
 
@@ -436,7 +438,7 @@ def test_no_problem_and_no_repr_shows_a_password(url: str, tmp_path: Path) -> No
 
 
 def test_r7_what_follows_from_another_server_reaches_the_store(tmp_path: Path) -> None:
-    from goloves.cli.opening import options
+    from goloves.server.assembly import options
 
     plain = options(loaded("", where=tmp_path).config)
     assert (plain.failover, plain.skip.numbers, plain.skip.time_ms) == ("halt", 10_000_000, 610_000)

@@ -108,6 +108,8 @@ class Node:
             **inherited,
             "GOLOVES_STORE": self.store,
             "GOLOVES_GRPC__LISTEN": "127.0.0.1:0",
+            # This process is the node: what is done to it is done to the node.
+            "GOLOVES_SERVER__NODES": "0",
             "PYTHONPATH": os.pathsep.join([*paths, str(SOURCE)]),
             **self.environment,
         }

@@ -176,10 +176,10 @@ def test_two_nodes_cannot_share_a_data_directory(start: Start) -> None:
             '--grpc: grpc.listen holds "50051": the host is missing; 127.0.0.1:50051 is this machine only',
         ),
         (
-            ["--admin", "127.0.0.1:8081"],
-            "--admin: the admin API, metrics and console (admin.listen) will come",
+            ["--admin", "0.0.0.0:8081"],
+            '--admin: admin.listen is "0.0.0.0:8081": only this machine may reach it',
         ),
-        (["--nodes", "2"], "--nodes: server.nodes = 2: several nodes will come with a later version; leave it at 1"),
+        (["--nodes", "65"], "--nodes: server.nodes = 65: there can be 0 to 64 nodes, or as many as cores: auto"),
         (
             ["--http", "8080"],
             '--http: http.listen holds "8080": the host is missing; 127.0.0.1:8080 is this machine only',

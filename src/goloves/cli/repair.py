@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from goloves.cli.failures import Failure
-from goloves.cli.opening import address_of_store, node_name, run, stores_by_url
+from goloves.cli.opening import address_of_store, run, stores_by_url
 from goloves.cli.options import json_option, store_configuration, store_options
 from goloves.cli.output import write_json, write_table
 from goloves.config import Config
 from goloves.core.grants import MAX_NUMBER
 from goloves.errors import ConfigError, UnknownTag
 from goloves.repair import MARGIN, Behind, Findings, Plan, look, node_of, plan_repair, repair
+from goloves.server.assembly import node_name
 from goloves.stores.base import Mark, Place, RegisteredSpace, Space
 
 if TYPE_CHECKING:

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from goloves.cli.failures import Failure
-from goloves.cli.opening import address_of_store, may_create, run, store_exists, stores_by_url
+from goloves.cli.opening import address_of_store, run, store_exists, stores_by_url
 from goloves.cli.options import json_option, store_configuration, store_options
 from goloves.cli.output import write_json
 from goloves.config import Config, Loaded
 from goloves.errors import GolovesError, StoreRefused
 from goloves.repair import OWNERS_READ
+from goloves.server.assembly import may_create
 from goloves.stores.base import Place, Space
 from goloves.stores.rules import other_layout
 

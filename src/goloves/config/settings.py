@@ -42,14 +42,22 @@ class ServerConfig(Section, frozen=True):
     """[server]: the process as a whole."""
 
     data_dir: str = "./data"
-    """Directory of the embedded store and of the node's marks. Relative to where `goloves` is started. If it is lost,
-    so are the embedded store's numbers: put it on a disk that stays."""
-    nodes: int = 1
-    """Data-plane processes. One serves 100,000 requests a second; more come with a later version."""
+    """Directory of the embedded store, of the nodes' marks, and of the socket for `goloves reload`. Relative to where
+    `goloves` is started. One service has it for itself. If it is lost, so are the embedded store's numbers: put it on a
+    disk that stays."""
+    nodes: int | Literal["auto"] = 1
+    """Data-plane processes, started and watched by a supervisor; `auto` is one for each core that the process may use.
+    One serves 100,000 requests a second and issues a tag's numbers in rising order, several do not. More than there are
+    cores only cost memory. 0: no supervisor, the process that was started serves by itself, which saves its 35 MB;
+    then nothing replaces a node that dies, and there is no `goloves reload`."""
     drain: float = 5.0
     """How long a stopping node waits for requests under way before it closes their connections. Too short: clients see
     connections cut at each restart; longer than the service manager's patience: the process is killed, and its worker
     id rests for a window."""
+    unresponsive: float = 10.0
+    """A node from which the supervisor heard nothing for this long is killed and replaced; its worker id rests for a
+    window. Lower: nodes on a machine that is merely overloaded are killed; higher: connections to a node that hangs
+    wait for longer."""
 
 
 class StoresConfig(Section, frozen=True):
@@ -233,6 +241,15 @@ class GrpcConfig(GrpcLimits, frozen=True, kw_only=True):
     """Where gRPC is served, as `http.listen`; an empty list serves none."""
 
 
+class AdminConfig(Section, frozen=True):
+    """[admin]: what the supervisor serves for people and monitors."""
+
+    listen: str = "127.0.0.1:8081"
+    """Where `/readyz` and `/healthz` tell of the service as a whole and `/nodes` of each node: `host:port` of loopback
+    or `unix:/path`; empty serves none. Nothing here asks who one is: whoever reaches it can read, and change
+    nothing."""
+
+
 class TlsConfig(Section, frozen=True):
     """[tls]: TLS for HTTP and gRPC alike. Without a certificate both are plain."""
 
@@ -276,6 +293,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """By name; `default` always exists, with the layout `leaf` unless it says otherwise."""
     http: HttpConfig = HttpConfig()
     grpc: GrpcConfig = GrpcConfig()
+    admin: AdminConfig = AdminConfig()
     tls: TlsConfig = TlsConfig()
     log: LogConfig = LogConfig()
     leaf: LeafConfig = LeafConfig()
@@ -299,7 +317,6 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 LATER = {
-    "admin": "the admin API, metrics and console",
     "auth": "access rights",
     "limits": "limits of single clients and tags",
     "tinyid": "tinyid's routes",

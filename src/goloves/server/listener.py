@@ -4,6 +4,8 @@ Rules:
 1. A socket is bound without `SO_REUSEPORT`: two services on one port would share its connections without a word (P1).
 2. The acceptor takes connections itself. Where no file descriptor is left it pauses: the connections that are there go
    on, new ones wait in the kernel and come when there is room. (libuv would accept and drop them.)
+3. Several nodes accept from one listener: one that has more connections than another leaves the next one to it for a
+   moment (see `balance.py`).
 """
 
 import asyncio
@@ -18,6 +20,7 @@ import structlog
 
 from goloves.config.addresses import Address
 from goloves.errors import ConfigError
+from goloves.server.balance import LEAVE
 
 BACKLOG = 1024
 """Connections that may wait to be accepted: a burst of clients at a restart. The kernel may cut it
@@ -163,11 +166,17 @@ class Acceptor:
         connect: Callable[[], asyncio.Protocol],
         paused: Callable[[], None],
         tls: ssl.SSLContext | None = None,
+        is_due: Callable[[int], bool] | None = None,
     ) -> None:
-        """`connect` makes the protocol of a new connection; `paused` is called when no file descriptor is left."""
+        """`connect` makes the protocol of a new connection; `paused` is called when no file descriptor is left.
+
+        `is_due` says whether this node is to take the next connection or others are, given how many were taken that
+        have no protocol yet.
+        """
         self._listener = listener
         self._connect = connect
         self._paused = paused
+        self._is_due = is_due
         self._tls = tls
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -182,6 +191,8 @@ class Acceptor:
 
     def stop(self) -> None:
         """Accept no more; the listener stays open, and what waits there is for whoever accepts from it next."""
+        if not self._running:
+            return
         self._running = False
         if self._retry is not None:
             self._retry.cancel()
@@ -189,19 +200,35 @@ class Acceptor:
 
     def _accept(self) -> None:
         for _ in range(ACCEPTED_AT_ONCE):
-            try:
-                accepted, _ = self._listener.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            if self._is_due is not None and not self._is_due(len(self._tasks)):
+                self._loop.remove_reader(self._listener)
+                self._retry = self._loop.call_later(LEAVE, self._insist)
                 return
-            except OSError as error:
-                if error.errno not in _NO_ROOM:
-                    raise
-                self._pause(error)
+            if not self._accept_one():
                 return
-            accepted.setblocking(False)
-            task = self._loop.create_task(self._take(accepted))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+
+    def _accept_one(self) -> bool:
+        """Accept a connection; False if there was none, or no room for it."""
+        try:
+            accepted, _ = self._listener.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return False
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            self._pause(error)
+            return False
+        accepted.setblocking(False)
+        task = self._loop.create_task(self._take(accepted))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return True
+
+    def _insist(self) -> None:
+        """Take the connection that was left to others, if it is still there."""
+        if self._running:
+            self._loop.add_reader(self._listener, self._accept)
+            self._accept_one()
 
     async def _take(self, accepted: socket.socket) -> None:
         try:
