@@ -117,6 +117,10 @@ class StoreUnavailable(Unavailable):
     code = "store_unavailable"
 
 
+class Locked(StoreUnavailable):
+    """Somebody else holds the lock of what was asked for: nothing was granted, and the store is there all the same."""
+
+
 class UnknownOutcome(Unavailable):
     """The store may or may not have done what was asked: a range is burned, a window is read back (R3, W4)."""
 

@@ -84,6 +84,8 @@ def _recover(server: Server) -> None:
     """Leave a server that is shared by all tests running, whatever a test did to it."""
     if server.process is not None and server.process.poll() is None:
         server.thaw()
+        if server.name == "mariadb":
+            server.sql("SET GLOBAL read_only = 0; SET GLOBAL max_connections = 151")
         return
     if server.process is not None:
         server.kill()

@@ -3,8 +3,9 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
-from databases import Server
+from databases import USER, Server
 from faults.ledger import Ledger
 from faults.nodes import Cluster
 from faults.witness import Witness
@@ -26,6 +27,21 @@ window = 20
 store that is away is felt within a second or two, and windows that are extended every two seconds."""
 
 
+HASTY = """
+[segment]
+max_step = 2000
+refresh = 1
+
+[snowflake]
+max_backward = 0.5
+max_forward = 0.5
+
+[spaces.default]
+window = 2
+"""
+"""Besides, windows so short that the pause after a repair, which outlasts whatever window there was, is over soon."""
+
+
 @dataclass
 class Ground:
     """A store that a test can do things to."""
@@ -43,6 +59,12 @@ class Ground:
         """The server that the store runs on."""
         assert isinstance(self.backend, Served), f"{self.backend.name} has no server"
         return self.backend.server
+
+    @property
+    def file(self) -> Path:
+        """The file that the store is in."""
+        assert isinstance(self.backend, Sqlite), f"{self.backend.name} is no file"
+        return self.backend.file
 
     @property
     def embedded(self) -> bool:
@@ -76,4 +98,27 @@ def prepared(backend: Sql) -> Ground:
     backend.insert("order", 1, 100)
     witness = Witness(backend)
     witness.install()
+    return Ground(backend, witness)
+
+
+LEAF_TABLE = {
+    "mariadb": "CREATE TABLE leaf_alloc (biz_tag varchar(128) NOT NULL DEFAULT '',"
+    " max_id bigint(20) NOT NULL DEFAULT '1', step int(11) NOT NULL, description varchar(256) DEFAULT NULL,"
+    " update_time timestamp NOT NULL DEFAULT CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP, PRIMARY KEY (biz_tag))"
+    " ENGINE=InnoDB",
+    "postgresql": "CREATE TABLE leaf_alloc (biz_tag varchar(128) PRIMARY KEY, max_id bigint NOT NULL DEFAULT 1,"
+    " step int NOT NULL, description varchar(256), update_time timestamp NOT NULL DEFAULT CURRENT_TIMESTAMP);"
+    f" GRANT ALL ON leaf_alloc TO {USER}",
+}
+"""Leaf's own table, as its guide has it, and in PostgreSQL's words."""
+
+
+def leaf_only(server: Server) -> Ground:
+    """Give a database that has Leaf's table and nothing of ours."""
+    backend = Served(server)
+    backend.sql(LEAF_TABLE[server.name])
+    for tag in TAGS:
+        backend.insert(tag, 1, 100)
+    witness = Witness(backend)
+    witness.install(windows=False)
     return Ground(backend, witness)

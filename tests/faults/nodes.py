@@ -301,6 +301,23 @@ class Cluster:
         start_all(nodes)
         return nodes
 
+    def goloves(self, *words: str, code: int = 0) -> str:
+        """Run `goloves` with the cluster's settings, as an operator does; gives what it prints."""
+        settings = self.directory / "operator.toml"
+        settings.write_text(self.settings)
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("GOLOVES_")}
+        done = subprocess.run(
+            [sys.executable, "-m", "goloves", *words, "--config", str(settings)],
+            cwd=self.directory,
+            env={**inherited, "GOLOVES_STORE": self.store, "PYTHONPATH": str(SOURCE)},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout
+
     @property
     def lives(self) -> dict[int, Life]:
         """All lives that any node had, by their number."""

@@ -68,10 +68,16 @@ class Witness:
         self._store = store
         self._granted = Granted()
 
-    def install(self) -> None:
-        """Put the witness into the store, which must have its tables."""
-        for statement in [*TABLES[self._store.name], *TAKEN_OVER, *TRIGGERS[self._store.name]]:
+    def install(self, *, windows: bool = True) -> None:
+        """Put the witness into the store, which must have its tables; without `windows` only Leaf's."""
+        taken_over = TAKEN_OVER if windows else TAKEN_OVER[:1]
+        triggers = [each for each in TRIGGERS[self._store.name] if windows or "goloves_worker" not in each]
+        for statement in [*TABLES[self._store.name], *taken_over, *triggers]:
             self._store.sql(statement)
+
+    def follow(self, store: Sql) -> None:
+        """Look at another store from now on, which has a copy of the witness, or whose grants belong to the same."""
+        self._store = store
 
     def gather(self) -> Granted:
         """Give all that was granted, as seen now and whenever it was looked before."""

@@ -482,6 +482,17 @@ class HaltContract:
         assert (await store.allocate("new", 1)).start == 1
         assert (await store.allocate("default", 1)).start == 1501
 
+    async def test_r7_a_skip_shows_in_what_is_read_of_a_tag_that_was_inserted_and_never_used(
+        self, backend: Backend
+    ) -> None:
+        store = await backend.node()
+        backend.insert("order", 10)
+        await store.skip_tags(1000)
+        tag = (await store.read_tags(["order"]))["order"]
+        assert (tag.max_id, tag.mark) == (1010, 1010)
+        assert (await store.read_remembered(["order"])) == {"order": 1010}
+        assert (await store.allocate("order", 5)).start == 1010
+
     async def test_r7_a_skip_ends_at_the_limit(self, backend: Backend) -> None:
         store = await backend.node()
         await store.change_tag("default", TagChange(limit=100))
@@ -682,6 +693,20 @@ class WorkerContract:
             await store.extend(window, window.end + 1)
         backend.forget_worker("default", window.worker)
         with pytest.raises(StoreWentBackwards, match="no longer knows"):
+            await store.extend(window, window.end + 1)
+
+    async def test_r6_a_window_whose_row_is_missing_is_merely_lost_where_the_space_begins_behind_it_anyway(
+        self, backend: Backend
+    ) -> None:
+        store = await backend.node()
+        await store.open_space(LEAF)
+        window = await claimed(store, LEAF, 100)
+        backend.forget_worker("default", window.worker)
+        await store.raise_floor("default", window.end - 1)
+        with pytest.raises(StoreWentBackwards, match="no longer knows"):
+            await store.extend(window, window.end + 1)
+        await store.raise_floor("default", window.end)
+        with pytest.raises(WindowLost, match="repair"):
             await store.extend(window, window.end + 1)
 
     async def test_w4_a_window_is_found_by_its_nonce_and_by_no_other(self, backend: Backend) -> None:

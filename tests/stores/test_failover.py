@@ -99,6 +99,22 @@ async def test_r7_skip_goes_on_above_a_gap_once_in_every_tag_and_space(served: S
     await store.close()
 
 
+async def test_r7_a_copy_from_before_the_first_look_at_the_server_is_another_too(served: Served) -> None:
+    store = watching(served)
+    await store.open()
+    seen = store._failover._seen
+    assert seen is not None
+    served.sql("UPDATE goloves_meta SET server = ''")
+    store._database._cut_idle()
+    await store.allocate("default", 1)
+    served.sql("UPDATE goloves_meta SET server = ''")
+    store._failover._seen = type(seen)("another", seen.position)
+    store._database._cut_idle()
+    with pytest.raises(StoreWentBackwards, match="it was another"):
+        await store.allocate("default", 1)
+    await store.close()
+
+
 async def test_r7_ignore_goes_on_as_if_nothing_had_happened(served: Served) -> None:
     store = watching(served, "ignore")
     await store.open()

@@ -13,7 +13,7 @@ from sqlalchemy.util import await_only
 
 from databases import Server
 from goloves.core.grants import Range
-from goloves.errors import StoreRefused, StoreUnavailable, UnknownOutcome, UnknownTag
+from goloves.errors import Locked, StoreRefused, StoreUnavailable, UnknownOutcome, UnknownTag
 from goloves.stores import make_store
 from goloves.stores.sql import Options, SqlStore
 from stores.backends import PATIENT, Served
@@ -249,6 +249,36 @@ async def test_an_abort_that_comes_again_and_again_is_unavailable_in_the_end(ser
     with pytest.raises(StoreUnavailable, match="deadlock"):
         await store._run(never)
     assert tries == 5
+
+
+async def test_r3_a_row_that_somebody_else_has_locked_grants_nothing_and_frees_its_connection_soon(
+    served: Served,
+) -> None:
+    store, other = make_store(served.url, Options(timeout=4, pool=2)), await served.node()
+    assert isinstance(other, SqlStore)
+    await store.open()
+    assert (await store.allocate("default", 1)).start == 1
+    held, done = asyncio.Event(), asyncio.Event()
+
+    def hold(connection: Connection) -> None:
+        connection.execute(text("SELECT * FROM goloves_tag WHERE name = 'default' FOR UPDATE"))
+        held.set()
+        await_only(done.wait())
+
+    holding = asyncio.create_task(other._run(hold))
+    await held.wait()
+    begun = time.monotonic()
+    with pytest.raises(Locked, match=r"(?i)lock"):
+        await store.allocate("default", 1)
+    assert 0.5 < time.monotonic() - begun < 3.5, "it waits for a part of the call's time, and tries once"
+    # A repair has more time, and waits for longer than one such wait.
+    repairing = asyncio.create_task(store.raise_tags({"default": 50}))
+    assert not (await asyncio.wait([repairing], timeout=2.5))[0]
+    done.set()
+    await holding
+    await repairing
+    assert (await store.allocate("default", 1)).start == 50
+    await store.close()
 
 
 async def test_a_statement_that_is_refused_is_unavailable_and_is_not_repeated(served: Served) -> None:

@@ -4,7 +4,8 @@ Rules:
 1. At most `limit` calls are under way at once; more wait in line.
 2. A call that fails because the store is away closes the gate. While it is closed, one call at a time goes through as a
    probe, not before a random part of a delay that doubles with each failure, from 50 ms to 1 s.
-3. The first call that the store answers, be it with a refusal, opens the gate; who waits goes on. So ids come back
+3. A call that only met somebody else's lock leaves it open: that is the matter of one tag, not of the store.
+4. The first call that the store answers, be it with a refusal, opens the gate; who waits goes on. So ids come back
    within about a second of the store.
 """
 
@@ -15,7 +16,7 @@ from typing import TypeVar
 
 import structlog
 
-from goloves.errors import GolovesError, StoreUnavailable, UnknownOutcome
+from goloves.errors import GolovesError, Locked, StoreUnavailable, UnknownOutcome
 
 T = TypeVar("T")
 
@@ -75,6 +76,9 @@ class Gate:
     async def _attempt(self, make: Callable[[], Awaitable[T]]) -> T:
         try:
             result = await make()
+        except Locked:
+            self._open()
+            raise
         except (StoreUnavailable, UnknownOutcome) as error:
             self._close(error)
             raise
@@ -83,6 +87,10 @@ class Gate:
             raise
         self._open()
         return result
+
+    def jitter(self, seconds: float) -> float:
+        """Give a random part of a delay, at least half of it."""
+        return seconds * self._rng.uniform(0.5, 1.0)
 
     def _open(self) -> None:
         if self.error is not None:
@@ -93,7 +101,7 @@ class Gate:
 
     def _close(self, error: StoreUnavailable | UnknownOutcome) -> None:
         now = asyncio.get_running_loop().time()
-        delay = min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(self._failures, 10)) * self._rng.uniform(0.5, 1.0)
+        delay = self.jitter(min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(self._failures, 10)))
         if self.error is None or now - self._said_at >= QUIET:
             self._said_at = now
             log.warning("the store is away", store=self.name, reason=error.message)

@@ -27,6 +27,7 @@ from goloves.errors import (
     ClockAhead,
     ClockBackwards,
     GolovesError,
+    Locked,
     NoWindow,
     NoWorkerFree,
     OverLayoutRate,
@@ -47,6 +48,11 @@ EXTENSIONS_PER_WINDOW = 10
 
 RETRY = 1.0
 """Seconds between two claims that are refused (no worker id free, halted, clock ahead), give or take a third."""
+
+LONGEST_RETRY = 10.0
+"""Seconds between two claims while no worker id is free: a tenth of the wait for the first one, at most this. Windows
+that are given back early are noticed within that, and hundreds of nodes that wait for ten minutes don't each ask every
+second."""
 
 WARN_DAYS = 60
 """Days before a layout's time runs out from which on every node warns: time to make a new space and move clients."""
@@ -195,9 +201,11 @@ class SpaceSource:
                     await self._extend()
             except (StoreUnavailable, UnknownOutcome) as error:
                 self.trouble = error
+                await self._rest_if_locked(error)
             except GolovesError as error:
                 self._refused(error)
-                await self._sleep(RETRY * self._shared.rng.uniform(0.67, 1.33))
+                wait = error.retry_after or 0.0 if isinstance(error, NoWindow) else 0.0
+                await self._sleep(min(LONGEST_RETRY, max(RETRY, wait / 10)) * self._shared.rng.uniform(0.67, 1.33))
             else:
                 self.trouble = None
                 self._tell()
@@ -270,6 +278,11 @@ class SpaceSource:
                 self._shared.halted(error)
         self._wake.clear()
 
+    async def _rest_if_locked(self, error: GolovesError) -> None:
+        """Pause where only a lock was in the way: the gate, which stays open then, does so in all other cases."""
+        if isinstance(error, Locked):
+            await self._sleep(RETRY * self._shared.rng.uniform(0.67, 1.33))
+
     def _give_up_worker(self) -> None:
         """Let the keeper take another worker id, for the clock stepped back too far for this one."""
         if not self._abandon:
@@ -285,6 +298,7 @@ class SpaceSource:
                 await shared.gate.call(lambda: shared.store.open_space(self._space))
             except (StoreUnavailable, UnknownOutcome) as error:
                 self.trouble = error
+                await self._rest_if_locked(error)
             except GolovesError as error:
                 self._refused(error)
                 await self._sleep(RETRY * shared.rng.uniform(0.67, 1.33))

@@ -5,7 +5,8 @@ Rules:
 2. Who finds the buffer empty waits in line; a refill serves the line in order before anybody else.
 3. Waiting ends at the request's deadline, at once if no refill can come before it.
 4. A range whose outcome is unknown is never used: only what `allocate` returned goes into the buffer (R3).
-5. A halt drops what is held and what is under way: a range that was asked for before is burned when it comes (R6).
+5. A tag whose lock somebody else holds is tried now and then only: its calls would take up the connections of others.
+6. A halt drops what is held and what is under way: a range that was asked for before is burned when it comes (R6).
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from goloves.core.grants import Range
 from goloves.core.segment import SegmentBuffer, StepPolicy
 from goloves.errors import (
     GolovesError,
+    Locked,
     NoRange,
     StoreUnavailable,
     StoreWentBackwards,
@@ -38,6 +40,13 @@ would otherwise turn each request into a transaction."""
 
 WARN_EVERY = 3600.0
 """Seconds between two warnings that a tag's numbers run out."""
+
+FIRST_REST = 0.25
+"""Seconds for which a tag is left alone once somebody else holds its lock; doubled each time that this is so again, and
+cut by jitter. Calls that wait for locks take up connections that other tags need."""
+
+LONGEST_REST = 2.0
+"""Seconds: a lock that was let go is noticed within that."""
 
 log = structlog.get_logger("goloves.segment")
 
@@ -76,10 +85,13 @@ class TagSource:
         "_halts",
         "_limit",
         "_line",
+        "_locked",
         "_policy",
         "_refill",
         "_refused",
         "_refused_until",
+        "_rest",
+        "_rests_until",
         "_retired",
         "_shared",
         "_warned_at",
@@ -98,6 +110,10 @@ class TagSource:
         self._line: deque[_Waiter] | None = None
         self._refused: GolovesError | None = None
         self._refused_until = 0.0
+        self._locked: Locked | None = None
+        """Somebody else held the tag's lock when it was asked for last."""
+        self._rest = FIRST_REST
+        self._rests_until = 0.0
         self._halts = 0
         self._limit = tag.limit
         self._warned_at = float("-inf")
@@ -137,14 +153,19 @@ class TagSource:
         """Allocate a range of just `size` numbers, for a caller who keeps it. Raises what the store raises."""
         shared = self._shared
         halts = self._halts
+        self._probe_lock()
         try:
             granted = await shared.gate.call_now(lambda: shared.store.allocate(self.name, size, exact=True))
+        except Locked as error:
+            self._begin_rest(error)
+            raise
         except UnknownTag:
             shared.gone(self)
             raise
         except StoreWentBackwards as error:
             self._went_backwards(error)
             raise
+        self._locked = None
         if self._halts != halts:
             shared.counters.ranges_burned += 1
             raise NoRange(f"the tag {self.name!r} was halted while a range was allocated; try again")
@@ -211,7 +232,12 @@ class TagSource:
 
     def _late(self, timeout: float) -> NoRange:
         error = self._shared.gate.error
-        why = f"the store is away ({error.message})" if error else "no refill came"
+        if error is not None:
+            why = f"the store is away ({error.message})"
+        elif self._locked is not None:
+            why = f"somebody else holds its lock in the store ({self._locked.message})"
+        else:
+            why = "no refill came"
         within = f"{round(max(0.0, timeout), 2):g}"
         return NoRange(f"the tag {self.name!r} has no number left and {why} within {within} s; try again")
 
@@ -256,7 +282,10 @@ class TagSource:
         shared = self._shared
         while self._retired is None:
             try:
-                return await shared.gate.call(lambda: shared.store.allocate(self.name, size))
+                granted = await shared.gate.call(lambda: shared.store.allocate(self.name, size))
+            except Locked as error:
+                shared.counters.refills_failed += 1
+                await asyncio.sleep(self._begin_rest(error))
             except UnknownOutcome:
                 shared.counters.refills_failed += 1
                 shared.counters.ranges_burned += 1
@@ -273,7 +302,31 @@ class TagSource:
                 else:
                     self._refuse_when_empty(error)
                 return None
+            else:
+                self._locked = None
+                return granted
         return None
+
+    def _begin_rest(self, error: Locked) -> float:
+        """Leave the tag alone for a while, since somebody else holds its lock; gives the seconds."""
+        if self._locked is None:
+            self._rest = FIRST_REST
+            log.warning("somebody else holds the lock of this tag", tag=self.name, reason=error.message)
+        else:
+            self._rest = min(LONGEST_REST, 2 * self._rest)
+        self._locked = error
+        rest = self._shared.gate.jitter(self._rest)
+        self._rests_until = asyncio.get_running_loop().time() + rest
+        return rest
+
+    def _probe_lock(self) -> None:
+        """Let one request at a time try whether the tag's lock is free again; Locked for the others."""
+        if self._locked is None:
+            return
+        now = asyncio.get_running_loop().time()
+        if now < self._rests_until:
+            raise self._locked.with_traceback(None)
+        self._rests_until = now + self._rest
 
     def _warn_of_the_end(self, number: int) -> None:
         """Warn, once an hour, while less than a tenth of the numbers below the limit is left."""

@@ -5,8 +5,9 @@ Rules:
    else.
 2. Its outcome is honest (R3). Until COMMIT is sent nothing can have happened: a failure is StoreUnavailable. From then
    on only the server's word that it committed, or that it rolled back, is believed: anything else is UnknownOutcome.
-3. A known abort is repeated a few times. A transaction that failed because an idle connection had died is repeated on a
-   new one, for nothing was committed. Nothing else is repeated.
+3. A known abort is repeated a few times; one for somebody else's lock is not, since it has waited already (Locked),
+   unless the call has more time than usual: migrations and repairs are patient. A transaction that failed because an
+   idle connection had died is repeated on a new one, for nothing was committed. Nothing else is repeated.
 4. A connection that failed, timed out or was cancelled is cut at once and never used again; if it failed, so are all
    idle ones, because what broke it broke them too. So a database that comes back is used at once.
 5. Each call ends within its timeout: waiting for a connection, connecting, repeating and committing included.
@@ -28,7 +29,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 from sqlalchemy.util import greenlet_spawn
 
-from goloves.errors import GolovesError, StoreRefused, StoreUnavailable, UnknownOutcome
+from goloves.errors import GolovesError, Locked, StoreRefused, StoreUnavailable, UnknownOutcome
 from goloves.stores.dialects import Dialect, Verdict
 
 T = TypeVar("T")
@@ -39,6 +40,10 @@ wrong, and the caller has a deadline."""
 
 BACK_OFF = 0.01
 """Seconds, doubled with each repeat and drawn at random up to that, so that two that deadlocked don't meet again."""
+
+REPEATS_LOCKED = 20
+"""How often a patient call tries a lock that somebody else holds: half a second each, some ten seconds in all, which
+another migration or repair takes at most."""
 
 STALE_AFTER = 30.0
 """Seconds of idleness after which a connection is tried before it is used: proxies and firewalls forget connections,
@@ -67,6 +72,8 @@ class _Link:
 class _Progress:
     """How far a call has come; read when it is cut off."""
 
+    patient: bool = False
+    """It may wait for locks that others hold for longer than a moment."""
     committing: bool = False
     trouble: list[str] = field(default_factory=list)
     """What went wrong so far, for the message."""
@@ -103,7 +110,7 @@ class Database:
         Raises what `work` raises of `GolovesError`; StoreUnavailable; UnknownOutcome. `opening`: what a person must
         mend before a connection can be had raises StoreRefused; otherwise it counts as being unavailable.
         """
-        progress = _Progress()
+        progress = _Progress(patient=timeout is not None and timeout > self._timeout)
         limit = self._timeout if timeout is None else timeout
         try:
             async with asyncio.timeout(limit):
@@ -140,7 +147,7 @@ class Database:
 
     async def _run(self, work: Callable[[Connection], T], write: bool, progress: _Progress) -> T:
         async with self._slots:
-            for repeat in range(1, REPEATS + 2):
+            for repeat in range(1, REPEATS_LOCKED + 2):
                 link = await self._take()
                 progress.committing = False
                 try:
@@ -150,15 +157,16 @@ class Database:
                     raise
                 except FAILURES as error:
                     progress.trouble.append(self.dialect.words(error))
-                    if not await self._may_repeat(link, error, progress.committing, repeat):
-                        raise StoreUnavailable(f"{self.address} failed: {progress.trouble[-1]}") from error
+                    if not await self._may_repeat(link, error, progress, repeat):
+                        kind = Locked if self.dialect.code(error) in self.dialect.locked else StoreUnavailable
+                        raise kind(f"{self.address} failed: {progress.trouble[-1]}") from error
                 except BaseException:
                     self._cut(link)
                     raise
                 else:
                     self._give(link)
                     return answer
-                await asyncio.sleep(random.uniform(0, BACK_OFF * 2**repeat))
+                await asyncio.sleep(random.uniform(0, BACK_OFF * 2 ** min(repeat, REPEATS)))
         raise AssertionError("the last repeat raises")
 
     def _transact(self, connection: Connection, work: Callable[[Connection], T], write: bool, progress: _Progress) -> T:
@@ -173,8 +181,9 @@ class Database:
             connection.rollback()
         return answer
 
-    async def _may_repeat(self, link: _Link, error: BaseException, committing: bool, repeat: int) -> bool:
+    async def _may_repeat(self, link: _Link, error: BaseException, progress: _Progress, repeat: int) -> bool:
         """Look after the connection of a transaction that failed, and say whether it may be repeated."""
+        committing = progress.committing
         verdict = self.dialect.verdict(error, committing=committing)
         if verdict is Verdict.LOST:
             self._cut(link)
@@ -185,6 +194,8 @@ class Database:
                 ) from error
             return not link.fresh and repeat <= REPEATS
         await self._undo(link)
+        if self.dialect.code(error) in self.dialect.locked:
+            return progress.patient and repeat <= REPEATS_LOCKED
         return verdict is Verdict.ABORTED and repeat <= REPEATS
 
     async def _undo(self, link: _Link) -> None:

@@ -52,6 +52,10 @@ class Server:
     """How far its log is on disk; 0 where it doesn't tell. Grows for as long as nobody sets the server back."""
 
 
+LOCK_SHARE = 0.25
+"""Part of a call's time for which it waits for somebody else's lock: a connection that waits serves nobody, and a lock
+of ours is held for milliseconds. MySQL counts in whole seconds, so it is one there by default."""
+
 MYSQL_REST = 60
 """Seconds after which MySQL ends a connection at rest, and with it the locks of a node that froze. Nodes try one that
 rested for half of that before they use it (`STALE_AFTER` in database.py)."""
@@ -135,6 +139,8 @@ class Dialect(abc.ABC):
 
     aborts: ClassVar[frozenset[str]]
     """Codes of errors of a statement after which the transaction may be rolled back and repeated."""
+    locked: ClassVar[frozenset[str]] = frozenset()
+    """Codes of those of them that say that somebody else holds a lock, and held it for long."""
     commit_aborts: ClassVar[frozenset[str]]
     """Codes of errors of COMMIT that mean that the database has rolled back, for certain."""
     stale: ClassVar[frozenset[str]] = frozenset()
@@ -318,6 +324,7 @@ class MySql(Dialect):
     )
     aborts = frozenset({"1213", "1205", "3101", "3572", "1020"})
     # deadlock (also Galera's failed certification), lock wait, group replication's rollback, NOWAIT, changed row
+    locked = frozenset({"1205"})
     commit_aborts = frozenset({"1213", "3101"})
     stale = frozenset({"1290", "1836", "1792", "1053", "1047", "1927", "3024"})
     # read-only server, read-only mode, read-only transaction, shutdown, no quorum (Galera), killed, time limit
@@ -350,7 +357,7 @@ class MySql(Dialect):
 
     def prepare(self, connection: Connection, *, allow_lost_commits: bool) -> None:
         """Set strict mode and UTC; look at what InnoDB does at a commit."""
-        wait = max(1, int(self.timeout * 0.8))
+        wait = max(1, round(self.timeout * LOCK_SHARE))
         connection.exec_driver_sql(
             "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', time_zone = '+00:00',"
             f" innodb_lock_wait_timeout = {wait}"
@@ -434,6 +441,7 @@ class Postgres(Dialect):
     extra = "postgres"
     binary_collations = frozenset({"c", "posix", "ucs_basic", "c.utf-8", "pg_c_utf8"})
     aborts = frozenset({"40001", "40P01", "55P03"})  # serialization failure, deadlock, lock not available
+    locked = frozenset({"55P03"})
     commit_aborts = frozenset({"40001", "40P01"})
     stale = frozenset(
         {"25006", "57P01", "57P02", "57P03", "57P05"}
@@ -461,7 +469,7 @@ class Postgres(Dialect):
         """Make commits wait for the disk, and for a synchronous standby if there is one; look at fsync."""
         usual = "current_setting('synchronous_commit')" if allow_lost_commits else "'on'"
         # A waiting call that its node gave up would else stand in line for a lock, unnoticed, and take its turn.
-        wait = max(1, int(self.timeout * 800))
+        wait = max(1, round(self.timeout * LOCK_SHARE * 1000))
         commit, fsync, _, _ = connection.exec_driver_sql(
             "SELECT set_config('synchronous_commit', CASE current_setting('synchronous_commit')"
             f" WHEN 'remote_apply' THEN 'remote_apply' ELSE {usual} END, false), current_setting('fsync'),"

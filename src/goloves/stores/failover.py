@@ -58,7 +58,7 @@ class Failover:
         if self.migrated:
             difference = self._compare(connection, server, before)
         else:
-            difference = self._difference(server, before.name if before else "", before)
+            difference = self._difference(server, "", before)
             self._act_alone(difference)
         seen = self._seen
         if difference or seen is None or seen.name != server.name or seen.position < server.position:
@@ -129,6 +129,8 @@ class Failover:
     def _difference(self, server: Server, known: str, before: Server | None) -> str:
         if self._policy == "ignore":
             return ""
+        if not known and before is not None:
+            known = before.name  # a copy that is older than the first look at the server has not noted any
         if known and server.name != known:
             return f"the server is {server.name}, it was {known}; commits may have been lost in between"
         if before is not None and before.name == server.name and server.position < before.position:

@@ -254,7 +254,8 @@ class MemoryStore:
         rules.check_end(layout, end)
         row = self.data.workers.get(window.space, {}).get(window.worker)
         if row is None:
-            rules.check_extension(window, None, "", 0)
+            space = self.data.spaces.get(window.space)
+            rules.check_extension(window, None, "", space.floor if space else 0)
         else:
             rules.check_extension(window, row.fence, row.nonce, row.floor)
             row.floor = max(row.floor, end)

@@ -228,9 +228,12 @@ def check_end(space_layout: Layout, end: int) -> None:
 def check_extension(held: Window, fence: int | None, nonce: str, floor: int) -> None:
     """Compare a window with the row of its worker id (W3); WindowLost, or StoreWentBackwards (R6).
 
-    `fence` is None where the row is gone.
+    `fence` is None where the row is gone; then `floor` is the space's. One that covers the window was raised by a
+    repair or a skip since: whatever is claimed afterwards begins behind the window, so nothing is left to find out.
     """
     who = f"worker id {held.worker} of space {held.space!r}"
+    if fence is None and floor >= held.end:
+        raise WindowLost(f"a repair or a failover of the store ended the window of {who}")
     if fence is None:
         raise _went_backwards(f"the store no longer knows {who}, which it had granted under fence {held.fence}")
     if not nonce and fence >= held.fence:

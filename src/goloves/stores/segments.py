@@ -166,7 +166,13 @@ class SqlSegments(Session):
 
     def _tags(self, connection: Connection, rows: Iterable[Any], names: list[str]) -> dict[str, Tag]:
         marks = self._marks_of(connection, names) if self.has_marks and names else {}
-        return {row.biz_tag: self._tag(row, marks.get(row.biz_tag)) for row in rows}
+        found = {row.biz_tag: row for row in rows}
+        to_skip = 0
+        if self.has_marks and any(name not in marks for name in found):
+            # A tag without a row of its own gets one with its first grant, and then leaves these out as well.
+            skipped = select(schema.meta.c.skipped).where(schema.meta.c.id == schema.META_ID)
+            to_skip = connection.execute(skipped).scalar_one()
+        return {name: self._tag(row, marks.get(name), to_skip) for name, row in found.items()}
 
     def _marks_of(self, connection: Connection, names: list[str]) -> dict[str, Any]:
         """Read the rows of `goloves_tag`, with the numbers that are `due` to be left out."""
@@ -176,14 +182,14 @@ class SqlSegments(Session):
         statement = select(*table.c, due).where(table.c.name.in_(names))
         return {row.name: row for row in connection.execute(statement)}
 
-    def _tag(self, row: Any, marked: Any) -> Tag:
+    def _tag(self, row: Any, marked: Any, to_skip: int) -> Tag:
         updated: datetime | None = row.update_time
         if updated is not None and updated.tzinfo is None:
             updated = updated.replace(tzinfo=UTC)
         description = row.description or ""
         if marked is None:
-            mark = row.max_id if self.has_marks else None
-            return Tag(row.biz_tag, row.max_id, row.step, description, updated, mark)
+            max_id = min(row.max_id + to_skip, MAX_NUMBER)
+            return Tag(row.biz_tag, max_id, row.step, description, updated, max_id if self.has_marks else None)
         # What is due to be left out counts as granted: a node that remembers a part of it needs no alarm.
         max_id, mark = (min(number + marked.due, marked.limit) for number in (row.max_id, marked.mark))
         return Tag(row.biz_tag, max_id, row.step, description, updated, mark, marked.limit, marked.halted)

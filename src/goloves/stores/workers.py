@@ -147,7 +147,8 @@ class SqlWorkers(Session):
             select(table.c.fence, table.c.nonce, table.c.floor).where(self._is_worker(window)).with_for_update()
         ).one_or_none()
         if row is None:
-            rules.check_extension(window, None, "", 0)
+            floor = select(schema.space.c.floor).where(schema.space.c.name == window.space)
+            rules.check_extension(window, None, "", connection.execute(floor).scalar() or 0)
             return
         rules.check_extension(window, row.fence, row.nonce, row.floor)
         written = connection.execute(

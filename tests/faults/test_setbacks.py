@@ -1,0 +1,137 @@
+"""Stores that are set back under running nodes: a dump restored, a failover to a replica that lost commits.
+
+What holds: every node had grants that the store has forgotten, so none of them issues anything that the store grants
+again; all stop and say so; after `goloves repair` ids go on by themselves, above whatever was ever issued. With
+`failover = "skip"` a node that meets another server goes on above a gap instead.
+"""
+
+import time
+
+import pytest
+
+from faults.conftest import Note
+from faults.ground import HASTY, TAGS, Ground
+from faults.ledger import Ledger
+from faults.load import Load, all_routes
+from faults.nodes import Cluster, Node, wait_for
+from faults.proxy import Proxy
+from faults.setbacks import Dump, Replica, copied_data, second_server
+
+ROUTES = all_routes(TAGS)
+
+ALLOWED = frozenset({404, 429, 503})
+"""A tag whose row is being replaced may be unknown for a moment."""
+
+BACKWARDS = "store_went_backwards"
+
+
+def all_halted(load: Load, nodes: list[Node], since: float) -> list[float]:
+    """Wait until each node refuses both modes because the store went backwards; gives the seconds since then."""
+
+    def halted(node: Node, mode: str) -> float:
+        return min(
+            (each.received - since for each in load.refused(mode, node.name, since=since) if each.code == BACKWARDS),  # type: ignore[arg-type]
+            default=0.0,
+        )
+
+    for node in nodes:
+        for mode in ("segment", "snowflake"):
+            wait_for(lambda node=node, mode=mode: halted(node, mode), f"{node.name} halts its {mode} ids")  # type: ignore[misc]
+    return [halted(node, mode) for node in nodes for mode in ("segment", "snowflake")]
+
+
+def nothing_is_served(load: Load, nodes: list[Node]) -> None:
+    """Hold that no id comes while the store is halted, for as long as it takes to be refused many times."""
+    begun = time.monotonic()
+    for node in nodes:
+        wait_for(lambda node=node: len(load.refused(node=node.name, since=begun)) >= 50, "refusals")  # type: ignore[misc]
+        ready, why = node.readiness()
+        assert not ready
+        assert "repair" in why
+    # An answer on its way when the last node halted may still come; nothing that was asked for since then.
+    assert not load.served(since=begun + 1.0)
+
+
+def highest(ledger: Ledger) -> dict[str, int]:
+    return {tag: max(stop for _, stop, _, _ in spans) for tag, spans in ledger.numbers.items()}
+
+
+def beyond(ledger: Ledger, before: dict[str, int], cluster: Cluster) -> None:
+    """Hold that ids went on above all numbers from before, for each tag."""
+    for tag, number in before.items():
+        assert max(start for start, _, _, _ in ledger.numbers[tag]) > number, f"the tag {tag!r} did not go on"
+
+
+def test_r6_a_dump_restored_under_running_nodes_halts_them_until_it_is_repaired(ground: Ground, note: Note) -> None:
+    ledger = Ledger()
+    with Cluster(ground.url, settings=HASTY) as cluster:
+        nodes = cluster.start(3)
+        with Load(nodes, ledger, routes=ROUTES, clients=3, allowed=ALLOWED) as load:
+            load.wait_served(300)
+            dump = Dump(ground)
+            taken = time.monotonic()
+            for node in nodes:
+                # Enough that each node's own mark of each tag lies above the dump's number.
+                load.wait_served(700, "segment", node.name, since=taken)
+                load.wait_served(50, "snowflake", node.name, since=taken)
+            dump.restore()
+            restored = time.monotonic()
+            noticed = all_halted(load, nodes, restored)
+            nothing_is_served(load, nodes)
+            before = highest(ledger)
+            assert "halted" in cluster.goloves("repair", "--yes")
+            repaired = time.monotonic()
+            segments = [load.wait_served(100, "segment", node.name, since=repaired) for node in nodes]
+            windows = [load.wait_served(50, "snowflake", node.name, since=repaired) for node in nodes]
+        beyond(ledger, before, cluster)
+        ground.check(ledger, cluster, set_back=True)
+        assert all(len(node.lives) == 1 for node in nodes), "nodes go on by themselves"
+    note(received=ledger.received, noticed=noticed, segments_after=segments, windows_after=windows)
+    assert max(segments) < 20
+
+
+@pytest.mark.full
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize(
+    ("policy", "promoted"), [("halt", False), ("halt", True), ("skip", True)], ids=["older", "promoted", "skip"]
+)
+def test_r7_a_failover_to_a_replica_that_lost_commits_is_noticed(
+    served: Ground, policy: str, promoted: bool, note: Note
+) -> None:
+    ledger = Ledger()
+    postgres = served.server.name == "postgresql"
+    settings = HASTY + f'\n[stores]\nfailover = "{policy}"\n'
+    with copied_data(served) as older, Proxy(served.server.port, connecting_commits=postgres) as proxy:
+        through = served.through(proxy.port)
+        with Cluster(through, settings=settings) as cluster:
+            nodes = cluster.start(3)
+            with Load(nodes, ledger, routes=ROUTES, clients=3, allowed=ALLOWED) as load:
+                for node in nodes:
+                    load.wait_served(1000, "segment", node.name)
+                proxy.refusing = True
+                proxy.cut()
+                for node in nodes:
+                    load.wait_refused("segment", node.name)
+                # The last word of the first server; whoever may still ask it must not.
+                served.witness.gather()
+                served.server.stop()
+                with second_server(served.server, older, promoted=promoted) as second:
+                    served.backend = replica = Replica(served.backend, second)  # type: ignore[arg-type]
+                    served.witness.follow(replica)
+                    before = highest(ledger)
+                    proxy.target = second.port
+                    proxy.refusing = False
+                    back = time.monotonic()
+                    noticed: list[float] = []
+                    if policy == "halt":
+                        noticed = all_halted(load, nodes, back)
+                        nothing_is_served(load, nodes)
+                        cluster.goloves("repair", "--yes")
+                        back = time.monotonic()
+                    segments = [load.wait_served(100, "segment", node.name, since=back) for node in nodes]
+                    windows = [load.wait_served(50, "snowflake", node.name, since=back) for node in nodes]
+                    beyond(ledger, before, cluster)
+                    served.check(ledger, cluster, set_back=True)
+            said = "".join(node.said() for node in nodes)
+            assert "became another" in said if promoted else "went backwards" in said
+    note(received=ledger.received, noticed=noticed, segments_after=segments, windows_after=windows)
