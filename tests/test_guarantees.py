@@ -64,3 +64,12 @@ def test_every_mutant_stands_in_the_map_and_no_other() -> None:
     in_map = {name for cells in rows().values() for name in named(cells[2])}
     assert in_map <= set(MUTANTS)
     assert [name for name in MUTANTS if f"`{name}`" not in page] == []
+
+
+def test_every_file_of_faults_stands_in_the_map_with_rules_that_exist() -> None:
+    page = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
+    told = dict(re.findall(r"^\| `(test_\w+\.py)` \|.*\| ([WRP0-9, ]+) \|$", page, re.MULTILINE))
+    files = {file.name for file in (ROOT / "tests" / "faults").glob("test_*.py")} - {"test_ledger.py"}
+    assert set(told) == files
+    for file, rules in told.items():
+        assert set(rules.split(", ")) <= set(RULES), file

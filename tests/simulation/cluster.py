@@ -206,6 +206,8 @@ class Cluster:
     story: list[str] = field(default_factory=list)
     wrong: list[Duplicate] = field(default_factory=list)
     backups: list[MemoryData] = field(default_factory=list)
+    before_all: MemoryData | None = None
+    """The store before any node came: it knows the tags and no space."""
     repairs: int = 0
     calm_at: float = 0.0
     """When the faults were over."""
@@ -235,6 +237,9 @@ class Cluster:
     async def repair(self) -> None:
         """Do what `goloves repair` does."""
         store = await self.operator()
+        if self.data.halt:
+            # From the configuration that the operator gives it: a space that was lost has to get its floor too.
+            await store.open_space(SPACE)
         findings = await look(store)
         # A backup may be older than the repair before: the margin has to cover what that one skipped.
         self.repairs += 1
@@ -262,6 +267,7 @@ class Cluster:
         store = await self.operator()
         for tag in TAGS:
             await store.create_tag(tag)
+        self.before_all = self.data.snapshot()
         # By mistake, the first two have the same number.
         self.nodes = [SimNode(self, f"node {number}", max(0, number - 1)) for number in range(nodes)]
         for node in self.nodes:

@@ -179,6 +179,10 @@ class FarStore:
         listed = list(names)
         return await self._read("read_tags", lambda: self._store.read_tags(listed))
 
+    async def read_remembered(self, names: Iterable[str]) -> dict[str, int]:
+        listed = list(names)
+        return await self._read("read_remembered", lambda: self._store.read_remembered(listed))
+
     async def list_tags(self, *, prefix: str = "", after: str = "", most: int = 100) -> list[Tag]:
         return await self._read("list_tags", lambda: self._store.list_tags(prefix=prefix, after=after, most=most))
 

@@ -109,7 +109,11 @@ async def restore(cluster: Cluster, node: SimNode) -> None:
     cluster.tell("store set back")
     cluster.happened["restore"] += 1
     cluster.set_back = cluster.forgot = True
-    cluster.data.restore(cluster.rng.choice(cluster.backups))
+    backup = cluster.rng.choice(cluster.backups)
+    if cluster.before_all is not None and cluster.rng.random() < 0.15:
+        backup = cluster.before_all
+        cluster.tell("the space is lost")
+    cluster.data.restore(backup)
     await asyncio.sleep(cluster.rng.uniform(0.5, 20.0))
     if cluster.data.halt:
         cluster.tell("store repaired")

@@ -15,6 +15,7 @@ from goloves.core.grants import MAX_NUMBER, Range, Window
 from goloves.core.layout import Layout, preset
 from goloves.errors import (
     InvalidCount,
+    NoWindow,
     NoWorkerFree,
     StoreRefused,
     StoreUnavailable,
@@ -507,10 +508,13 @@ class HaltContract:
         for _ in range(2):
             await store.raise_floor("two", 50_000)
             await store.raise_floor("two", 40_000)
-        fresh = await claimed(store, TWO, 200)
-        assert (fresh.start, fresh.end) == (50_000, 51_000)
-        again = await claimed(store, TWO, old.end)
-        assert (again.worker, again.start) == (old.worker, 50_000)
+        # A window that begins later than now would end later than the next repair counts on.
+        with pytest.raises(NoWorkerFree, match="rests for") as caught:
+            await claimed(store, TWO, old.end)
+        assert caught.value.lowest_floor == 50_000
+        fresh, again = await claimed(store, TWO, 50_000), await claimed(store, TWO, 50_000)
+        assert {fresh.worker, again.worker} == {0, 1}
+        assert fresh.start == again.start == 50_000
         with pytest.raises(UnknownSpace):
             await store.raise_floor("nobody", 1)
 
@@ -718,6 +722,34 @@ class WorkerContract:
         assert await second.find_window("other", window.nonce) is None
         await first.release(window, window.start)
         assert await second.find_window("default", window.nonce) is None
+
+    async def test_w1_an_id_is_not_claimed_while_its_owner_extends_a_past_window(self, backend: Backend) -> None:
+        owner, other = await backend.nodes(2)
+        space = Space("race", Layout())
+        for store in (owner, other):
+            await store.open_space(space)
+        only, now = range(7, 8), 1000
+        for number in range(60):
+            held = await owner.claim(a_claim(space, now, 600, workers=only))
+
+            async def extend(held: Window, pause: float) -> Window:
+                await asyncio.sleep(pause)
+                return await owner.extend(held, held.end + 600)
+
+            async def claim(now: int, pause: float) -> Window:
+                await asyncio.sleep(pause)
+                return await other.claim(a_claim(space, now, 600, workers=only))
+
+            pauses = (number % 5 / 1000, number // 5 % 5 / 1000)
+            both = await asyncio.gather(extend(held, pauses[0]), claim(held.end, pauses[1]), return_exceptions=True)
+            windows = [outcome for outcome in both if isinstance(outcome, Window)]
+            for outcome in both:
+                assert isinstance(outcome, Window | NoWindow | WindowLost | StoreUnavailable), outcome
+            assert windows
+            if len(windows) == 2:
+                extended, claimed_ = windows
+                assert extended.end <= claimed_.start or claimed_.end <= extended.start, windows
+            now = max(window.end for window in windows)
 
     async def test_w5_a_released_window_frees_its_id_from_the_floor_on(self, backend: Backend) -> None:
         store = await backend.node()

@@ -3,13 +3,16 @@
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from databases import PASSWORD, USER, Server
 from goloves.errors import StoreRefused, StoreUnavailable
 from goloves.stores import make_store
+from goloves.stores.dialects import DIALECTS
 from goloves.stores.sql import Options
+from goloves.stores.urls import parse_store_url
 from stores.backends import PATIENT, Served, Sql, Sqlite
 
 BIG = 9_223_372_036_854_775_807
@@ -149,6 +152,19 @@ async def test_names_without_a_unique_key_are_refused(empty: Sql) -> None:
 async def test_r1_an_engine_without_transactions_is_refused(maria: Served, engine: str) -> None:
     maria.sql(f"{LEAFS_OWN} ENGINE={engine}")
     await refused(maria, f"engine {engine}, which has no transactions.*ENGINE=InnoDB")
+
+
+async def test_p4_a_mariadb_whose_binary_log_is_not_synced_is_refused(maria: Served) -> None:
+    """InnoDB leaves the commit to that log then, and rolls back what it lost."""
+    connection = Mock()
+    connection.exec_driver_sql.return_value.one.return_value = (1, 1, 0)
+    dialect = DIALECTS["mysql"](parse_store_url(maria.url), 5.0)
+    with pytest.raises(StoreRefused, match=r"binary log is on and sync_binlog is 0.*Set it to 1.*allow_lost_commits"):
+        dialect.prepare(connection, allow_lost_commits=False)
+    dialect.prepare(connection, allow_lost_commits=True)
+    for settings in ((1, 0, 0), (1, 1, 1), (3, 1, 0)):
+        connection.exec_driver_sql.return_value.one.return_value = settings
+        dialect.prepare(connection, allow_lost_commits=False)
 
 
 async def test_p4_a_mariadb_that_loses_commits_is_refused_unless_that_is_meant(maria: Served) -> None:

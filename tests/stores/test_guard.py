@@ -13,6 +13,7 @@ from goloves.errors import (
     StoreUnavailable,
     StoreWentBackwards,
     UnknownOutcome,
+    UnknownSpace,
     WindowLost,
 )
 from goloves.stores.base import Claim, Mark, NewTag, Space, TagChange
@@ -534,3 +535,63 @@ async def test_r5_a_restarted_node_refuses_a_store_that_was_set_back_meanwhile(
     marks = open_marks(opened, tmp_path)
     with pytest.raises(StoreWentBackwards):
         await SegmentGuard(each.store, marks, "node 1").allocate("order", 10)
+
+
+async def test_r5_all_marks_are_compared_when_the_store_is_opened_whichever_tags_are_used_first() -> None:
+    each = await watched()
+    for number in range(1500):
+        each.marks.rise(STORE, tag_mark(f"tag-{number}", 1))
+        await each.store.create_tag(NewTag(f"tag-{number}", start=1))
+    again = SegmentGuard(each.store, each.marks, "node 1")
+    await again.open()
+    assert not each.data.halt
+    each.marks.rise(STORE, tag_mark("tag-1400", 2))
+    await again.open()
+    assert "the tag 'tag-1400' up to 1, below 2" in each.data.halt
+    with pytest.raises(StoreWentBackwards):
+        await again.allocate("order", 1)
+
+
+async def test_r5_a_deleted_tag_is_no_alarm_at_the_opening_and_one_that_the_store_never_knew_is() -> None:
+    each = await watched()
+    await each.segments.allocate("order", 10)
+    await each.segments.delete_tag("order")
+    await each.segments.open()
+    assert not each.data.halt
+    each.marks.rise(STORE, tag_mark("made later", 5))
+    await each.segments.open()
+    assert "'made later' never, below 5" in each.data.halt
+
+
+async def test_r5_a_store_that_is_found_set_back_at_the_opening_is_open_and_owes_a_halt_that_could_not_be_written() -> (
+    None
+):
+    each = await watched()
+    each.marks.rise(STORE, tag_mark("order", 5000))
+    each.store.halt_error = StoreUnavailable("away")
+    await each.segments.open()
+    each.store.halt_error = None
+    with pytest.raises(StoreWentBackwards, match="below 5000"):
+        await each.segments.allocate("order", 1)
+    assert each.data.halt
+
+
+async def test_r5_where_only_leaf_s_table_exists_nothing_is_compared_at_the_opening() -> None:
+    each = Watched(MemoryData(only_leaf=True))
+    each.marks.rise("memory", tag_mark("order", 5000))
+    await each.segments.open()
+    assert not each.data.halt
+
+
+async def test_r6_a_space_that_the_store_lost_halts_it_if_this_node_claimed_worker_ids_of_it() -> None:
+    each = await watched()
+    del each.data.spaces["default"]
+    with pytest.raises(UnknownSpace):
+        await each.claimed()
+    assert not each.data.halt
+    await each.windows.open_space(SPACE)
+    await each.claimed()
+    del each.data.spaces["default"]
+    with pytest.raises(StoreWentBackwards, match="no longer knows the space 'default'"):
+        await each.claimed(worker=1)
+    assert "no longer knows the space" in each.data.halt

@@ -50,6 +50,11 @@ EXTENSIONS_PER_WINDOW = 10
 RETRY = 1.0
 """Seconds between two claims that are refused (no worker id free, halted, clock ahead), give or take a third."""
 
+LONGEST_RETRY = 10.0
+"""Seconds between two claims while no worker id is free: a tenth of the wait for the first one, at most this. Windows
+that are given back early are noticed within that, and hundreds of nodes that wait for ten minutes don't each ask every
+second."""
+
 WARN_DAYS = 60
 """Days before a layout's time runs out from which on every node warns: time to make a new space and move clients."""
 
@@ -206,7 +211,8 @@ class SpaceSource:
                 await self._rest_if_locked(error)
             except GolovesError as error:
                 self._refused(error)
-                await self._sleep(RETRY * self._shared.rng.uniform(0.67, 1.33))
+                wait = error.retry_after or 0.0 if isinstance(error, NoWindow) else 0.0
+                await self._sleep(min(LONGEST_RETRY, max(RETRY, wait / 10)) * self._shared.rng.uniform(0.67, 1.33))
             else:
                 self.trouble = None
                 self._tell()

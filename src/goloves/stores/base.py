@@ -215,9 +215,6 @@ class RepairStore(Store, Protocol):
     async def read_spaces(self) -> list[RegisteredSpace]:
         """Read the spaces that were registered, in the order of their names; none where only Leaf's table exists."""
 
-    async def read_remembered(self, names: Iterable[str]) -> dict[str, int]:
-        """Read, of at most 1,000 tags, below which number the store will grant nothing; deleted tags are known too."""
-
     async def forget_marks(self) -> None:
         """Forget the marks that nodes wrote: a repair has used them."""
 
@@ -273,6 +270,9 @@ class SegmentStore(Store, Protocol):
 
     async def read_tags(self, names: Iterable[str]) -> dict[str, Tag]:
         """Read those of these tags (at most 1,000) that exist; a name that is missing in the answer does not."""
+
+    async def read_remembered(self, names: Iterable[str]) -> dict[str, int]:
+        """Read, of at most 1,000 tags, below which number the store will grant nothing; deleted tags are known too."""
 
     async def list_tags(self, *, prefix: str = "", after: str = "", most: int = 100) -> list[Tag]:
         """Read tags in the order of their names' UTF-8 bytes: those after `after` that begin with `prefix`."""

@@ -364,10 +364,18 @@ class MySql(Dialect):
             # MySQL has no limit of its own for transactions at rest: it ends connections at rest instead.
             f" /*M!100300 , idle_transaction_timeout = {self.patience} */ /*!80000 , wait_timeout = {MYSQL_REST} */"
         )
-        flush = connection.exec_driver_sql("SELECT @@GLOBAL.innodb_flush_log_at_trx_commit").scalar()
-        if flush not in (1, 3) and not allow_lost_commits:
+        flush, binlog, sync = connection.exec_driver_sql(
+            "SELECT @@GLOBAL.innodb_flush_log_at_trx_commit, @@GLOBAL.log_bin, @@GLOBAL.sync_binlog"
+        ).one()
+        wrong = ""
+        if flush not in (1, 3):
+            wrong = f"innodb_flush_log_at_trx_commit is {flush}"
+        elif binlog and sync != 1 and flush != 3:
+            # InnoDB leaves the commit to a binary log then: what that lost, it rolls back when it recovers.
+            wrong = f"the binary log is on and sync_binlog is {sync}"
+        if wrong and not allow_lost_commits:
             raise StoreRefused(
-                f"{self.url.address} can lose commits: innodb_flush_log_at_trx_commit is {flush}. Set it to 1, or"
+                f"{self.url.address} can lose commits: {wrong}. Set it to 1, or"
                 " accept that ids may repeat after a crash with allow_lost_commits = true under [stores]"
             )
 

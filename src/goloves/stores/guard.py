@@ -6,7 +6,9 @@ Rules (SAFETY R5):
 3. Marks are kept by the store's identity and tag, or space and worker. Ranges are compared by number, windows by fence.
 4. The state directory holds marks and never grants: a copy of it can't issue anything. It belongs to one node, which
    locks it. If it can't be written, marks stay in memory and the log says so.
-5. A mark of the node above the store's halts the whole store, for every tag and window of it moved back (R6). A halt
+5. All marks of tags are compared when the store is opened, so that one that was set back while this node was away is
+   noticed before anything is granted here. A store that lost a space of which there are marks was set back, too.
+6. A mark of the node above the store's halts the whole store, for every tag and window of it moved back (R6). A halt
    that could not be written because the store was away is written before anything else is granted here.
 """
 
@@ -21,7 +23,14 @@ from typing import Generic, TextIO, TypeVar
 import structlog
 
 from goloves.core.grants import Range, Window
-from goloves.errors import ConfigError, GolovesError, StoreUnavailable, StoreWentBackwards, UnknownOutcome
+from goloves.errors import (
+    ConfigError,
+    GolovesError,
+    StoreUnavailable,
+    StoreWentBackwards,
+    UnknownOutcome,
+    UnknownSpace,
+)
 from goloves.stores.base import MAX_READ, Claim, Mark, NewTag, SegmentStore, Space, Store, Tag, TagChange, WorkerStore
 
 FORMAT = 1
@@ -317,6 +326,23 @@ class _Guard(Generic[Watched]):
 class SegmentGuard(_Guard[SegmentStore]):
     """A segment store, watched; see the module's rules."""
 
+    async def open(self) -> None:
+        """Open the store, and compare all marks of its tags; one that went backwards is open, and halted."""
+        await self._store.open()
+        if not self.has_marks:
+            return  # a tag that is gone leaves no trace there; the others are compared as they are used
+        identity = self._store.identity
+        before = {mark.name: mark.value for mark in self._marks.all(identity) if mark.kind == "tag"}
+        names = list(before)
+        for at in range(0, len(names), MAX_READ):
+            part = names[at : at + MAX_READ]
+            stands = await self._store.read_remembered(part)
+            behind = next((name for name in part if stands.get(name, -1) < before[name]), None)
+            if behind is not None:
+                known = f"up to {stands[behind]}" if behind in stands else "never"
+                await self._halted(f"the store granted numbers of the tag {behind!r} {known}, below {before[behind]}")
+                return
+
     async def allocate(self, tag: str, size: int, *, exact: bool = False) -> Range:
         """Allocate, and refuse a range below the mark."""
         await self._check_unwritten()
@@ -354,6 +380,10 @@ class SegmentGuard(_Guard[SegmentStore]):
                 self._marks.rise(identity, Mark("tag", name, granted))
         return found
 
+    async def read_remembered(self, names: Iterable[str]) -> dict[str, int]:
+        """As the store's."""
+        return await self._store.read_remembered(names)
+
     async def list_tags(self, *, prefix: str = "", after: str = "", most: int = 100) -> list[Tag]:
         """As the store's."""
         return await self._store.list_tags(prefix=prefix, after=after, most=most)
@@ -383,7 +413,7 @@ class WorkerGuard(_Guard[WorkerStore]):
         await self._store.open_space(space)
 
     async def claim(self, claim: Claim) -> Window:
-        """Claim, and refuse a fence that is not above the mark of its worker id."""
+        """Claim, and refuse a fence that is not above the mark of its worker id, and a space that was forgotten."""
         await self._check_unwritten()
         before = self._marks.fences(self._store.identity, claim.space.name)
         try:
@@ -391,6 +421,12 @@ class WorkerGuard(_Guard[WorkerStore]):
         except StoreWentBackwards as error:
             await self._report(error)
             raise
+        except UnknownSpace as error:
+            if not before:
+                raise
+            raise await self._halted(
+                f"the store no longer knows the space {claim.space.name!r}, of which this node claimed worker ids"
+            ) from error
         return await self._seen(window, before)
 
     async def count_windows(self, space: str, now: int, workers: range | None = None) -> int:

@@ -207,7 +207,8 @@ def draw(workers: range, rng: random.Random) -> list[int]:
 def window(claim: Claim, worker: int, fence: int, floor: int) -> Window:
     """Give the window that a claim gets (W1), `floor` being the worker id's or the space's, whichever is higher.
 
-    TimeUsedUp outside the layout's time (W2).
+    TimeUsedUp outside the layout's time (W2). NoWorkerFree while the floor, which can only be the space's then, lies
+    ahead: a window that begins later would end later than R6 counts on if the store were set back once more.
     """
     layout = claim.space.layout
     if claim.length < 1:
@@ -215,6 +216,13 @@ def window(claim: Claim, worker: int, fence: int, floor: int) -> Window:
     _check_inside(layout, claim.now)
     start = max(floor, claim.now)
     _check_inside(layout, start)
+    if floor > claim.now:
+        wait = (floor - claim.now) * layout.unit_ms / 1000
+        raise NoWorkerFree(
+            f"the space {claim.space.name!r} rests for {wait:.1f} s, since the store was set back: windows that it"
+            " forgot may last so long",
+            lowest_floor=floor,
+        )
     end = min(start + claim.length, layout.end_units)
     return Window(claim.space.name, worker, fence, claim.nonce, start, end)
 

@@ -201,7 +201,7 @@ class SqlSegments(Session):
         alike = connection.execute(select(schema.leaf.c.biz_tag).where(schema.leaf.c.biz_tag == new.name)).scalar()
         if alike is not None:
             raise rules.tag_exists(new.name) if alike == new.name else rules.tag_alike(new.name, alike)
-        first = rules.first_number(new, min(row.mark + row.due, MAX_NUMBER) if row.mark > 0 else 0)
+        first = rules.first_number(new, min(row.mark + row.due, MAX_NUMBER) if row.mark >= 0 else 0)
         connection.execute(
             insert(schema.leaf).values(
                 biz_tag=new.name,

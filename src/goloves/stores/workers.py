@@ -19,6 +19,9 @@ from goloves.stores import rules, schema
 from goloves.stores.base import Claim, Space
 from goloves.stores.session import NOT_HALTED, Session
 
+CHOICES = 8
+"""How often a worker id is chosen that its owner extends before it is locked: more than once is hardly ever seen."""
+
 EXACT_UP_TO = 4096
 """Worker ids up to which the last never-used one is looked for: an index of that many rows is read in a millisecond or
 two. In larger spaces the draw finds one as long as a few in a hundred are left, and nobody will use up the rest."""
@@ -101,7 +104,7 @@ class SqlWorkers(Session):
         if space.fingerprint != claim.space.fingerprint:
             self._change_way(connection, claim, space)
         table = schema.worker
-        old = self._choose(connection, claim)
+        old = self._choose_and_lock(connection, claim)
         if isinstance(old, int):
             window = rules.window(claim, old, 1, space.floor)
         else:
@@ -118,7 +121,9 @@ class SqlWorkers(Session):
             connection.execute(insert(table).values(space=window.space, worker=window.worker, **values))
             return window
         written = connection.execute(
-            update(table).where(self._is_worker(window), table.c.fence == old.fence).values(values)
+            update(table)
+            .where(self._is_worker(window), table.c.fence == old.fence, table.c.floor == old.floor)
+            .values(values)
         )
         if written.rowcount != 1:
             raise StoreUnavailable(f"worker id {window.worker} of space {window.space!r} changed under its lock")
@@ -172,6 +177,25 @@ class SqlWorkers(Session):
         return and_(schema.worker.c.space == window.space, schema.worker.c.worker == window.worker)
 
     # --- which worker id (W6) ---
+
+    def _choose_and_lock(self, connection: Connection, claim: Claim) -> Any:
+        """Do as `_choose`, and lock the row that it gives.
+
+        Its owner may extend a window that is past by our clock, until the row is locked: then the id isn't free (W1).
+        """
+        table = schema.worker
+        for _ in range(CHOICES):
+            chosen = self._choose(connection, claim)
+            if isinstance(chosen, int):
+                return chosen
+            row = connection.execute(
+                select(table.c.worker, table.c.fence, table.c.floor)
+                .where(table.c.space == claim.space.name, table.c.worker == chosen.worker)
+                .with_for_update()
+            ).one_or_none()
+            if row is not None and row.floor <= claim.now:
+                return row
+        raise StoreUnavailable(f"worker ids of space {claim.space.name!r} were taken as they were chosen; try again")
 
     def _choose(self, connection: Connection, claim: Claim) -> Any:
         """Give a worker id that was never used, or the row of one that was and whose window is past."""

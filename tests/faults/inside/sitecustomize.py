@@ -6,13 +6,10 @@ Python loads this module by its name before anything else, in nodes whose enviro
                                    before-commit; after-commit, before the database's word reaches the caller;
                                    before-answer, when the caller has the grant and no client has an id of it
     FAULT_MACHINE=abc              this is the machine with that id, and no container
-    FAULT_FORK=path                at SIGUSR1 the process forks; the child goes on as its parent does, and both write
-                                   their process ids there
 """
 
 import os
 import signal
-from pathlib import Path
 from typing import Any
 
 
@@ -66,18 +63,7 @@ def be_machine(name: str) -> None:
     checks.machine_id = lambda *_: name
 
 
-def fork_at_signal(path: str) -> None:
-    """Fork at SIGUSR1."""
-
-    def fork(*_: object) -> None:
-        child = os.fork()
-        with Path(path).open("a") as file:
-            file.write(f"{'child' if child == 0 else 'parent'} {os.getpid()}\n")
-
-    signal.signal(signal.SIGUSR1, fork)
-
-
-FAULTS = {"FAULT_KILL": kill_at, "FAULT_MACHINE": be_machine, "FAULT_FORK": fork_at_signal}
+FAULTS = {"FAULT_KILL": kill_at, "FAULT_MACHINE": be_machine}
 
 for variable, begin in FAULTS.items():
     if variable in os.environ:
