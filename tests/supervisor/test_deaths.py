@@ -180,7 +180,7 @@ def test_a_store_that_was_lost_is_not_made_anew_by_a_node_that_is_replaced(start
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-def test_no_two_nodes_ever_have_one_state_directory(start: Start, tmp_path: Path, how: signal.Signals) -> None:
+def test_p1_no_two_nodes_ever_have_one_state_directory(start: Start, tmp_path: Path, how: signal.Signals) -> None:
     service = start("--nodes", "3")
     for _ in range(3):
         old = service.all_ready(3)
