@@ -57,7 +57,7 @@ lint: .venv/dev.stamp  ## check style, types and shell scripts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	@scripts/shell-lint .ci/run scripts/*
+	@scripts/shell-lint .ci/run $(filter-out %.py,$(wildcard scripts/*))
 
 format: .venv/dev.stamp  ## put the code into the project's format
 	$(BIN)/ruff check --fix-only .

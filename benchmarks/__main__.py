@@ -21,7 +21,7 @@ from benchmarks.tables import tables
 PAGE = ROOT / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
 
-FULL = Plan(runs=5, seconds=5.0, warmup=1.0)
+FULL = Plan(runs=5, seconds=3.0, warmup=0.5)
 SHORT = Plan(runs=1, seconds=1.0, warmup=0.3)
 
 
@@ -48,6 +48,9 @@ SCENARIOS: dict[str, Callable[[Servers, Plan, Say], Iterator[Row]]] = {
     "cost-different": scenarios.cost_different,
     "closed": scenarios.closed,
     "open": scenarios.latency,
+    "grpc-cost": scenarios.grpc_cost,
+    "grpc-closed": scenarios.grpc_closed,
+    "grpc-open": scenarios.grpc_latency,
     "batches": scenarios.batches,
     "in-process": _program("in process", "benchmarks.in_process"),
     "user-time": _program("user time", "benchmarks.user_time"),

@@ -3,6 +3,8 @@
 import os
 import shutil
 import subprocess
+import sys
+from importlib.resources import files
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -13,8 +15,17 @@ CFLAGS = ("-O2", "-Wall", "-Wextra", "-pthread")
 
 C_PROGRAMS = {"openload": "load/*.c", "floor_http": "floors/floor_http.c", "floor_grpc": "floors/floor_grpc.c"}
 
-GO_PEERS = ("nethttp", "fasthttp")
-RUST_PEERS = {"axum": "axum-peer"}
+GO_PEERS = ("nethttp", "fasthttp", "grpcgo")
+GRPC_GO_PEERS = ("grpcgo",)
+"""Those among them whose messages and service are generated before they are built."""
+GO_PLUGINS = {
+    "protoc-gen-go": "google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.11",
+    "protoc-gen-go-grpc": "google.golang.org/grpc/cmd/protoc-gen-go-grpc@v1.6.0",
+}
+GO_MODULE = "github.com/goloves/goloves/api/goloves/v1"
+"""What the .proto file calls its package in Go."""
+
+RUST_PEERS = {"axum": "axum-peer", "tonic": "tonic-peer"}
 
 
 class NotBuilt(Exception):
@@ -42,20 +53,33 @@ def peer(name: str) -> Path:
     if not _older(built, [path for path in source.rglob("*") if path.is_file()]):
         return built
     BUILT.mkdir(parents=True, exist_ok=True)
-    if name in GO_PEERS:
-        _need("go")
-        # Two words of the environment may point elsewhere: what is built is what stands in go.mod.
-        _run(["go", "build", "-mod=readonly", "-o", str(built), "."], source, {"GOFLAGS": "-buildvcs=false"})
-        return built
-    _need("cargo")
-    # Built in a copy: cargo writes beside what it builds.
+    # Built in a copy: what is generated or locked meanwhile stays out of the sources.
     copy = CACHE / "src" / name
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(source, copy)
+    if name in GO_PEERS:
+        _need("go")
+        if name in GRPC_GO_PEERS:
+            _generate_go(copy / "golovesv1")
+        # Two words of the environment may point elsewhere: what is built is what stands in go.mod.
+        _run(["go", "build", "-mod=readonly", "-o", str(built), "."], copy, {"GOFLAGS": "-buildvcs=false"})
+        return built
+    _need("cargo")
     target = CACHE / "target" / name
     _run(["cargo", "build", "--release", "--quiet"], copy, {"CARGO_TARGET_DIR": str(target)})
     shutil.copy2(target / "release" / RUST_PEERS[name], built)
     return built
+
+
+def _generate_go(into: Path) -> None:
+    into.mkdir()
+    for plugin, module in GO_PLUGINS.items():
+        if not (BUILT / plugin).exists():
+            _run(["go", "install", module], into, {"GOBIN": str(BUILT)})
+        kind = plugin.removeprefix("protoc-gen-")
+        out = [f"--plugin={plugin}={BUILT / plugin}", f"--{kind}_out={into}", f"--{kind}_opt=module={GO_MODULE}"]
+        include = [f"-I{HERE.parent / 'api' / 'proto'}", f"-I{files('grpc_tools') / '_proto'}"]
+        _run([sys.executable, "-m", "grpc_tools.protoc", *include, *out, "goloves/v1/goloves.proto"], into)
 
 
 def _older(built: Path, sources: list[Path]) -> bool:

@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import build
-from benchmarks.load import Request
+from benchmarks.load import Call, Request
 from benchmarks.machine import Cores
-from benchmarks.routes import ROUTES
-from benchmarks.servers import NotServing, Running, python, start
+from benchmarks.routes import CALLS, ROUTES
+from benchmarks.servers import NotServing, Running, free_port, get, listens, python, start
 from benchmarks.store import Store, goloves_config
 
 HERE = Path(__file__).parent
 
 FLOOR, BARE, GOLOVES = "C floor", "bare", "Goloves"
+GRPC_FLOOR, GRPC_GOLOVES = "C floor, gRPC", "Goloves, gRPC"
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Contender:
 
     name: str
     server: str
-    request: Request
+    request: Request | Call
 
 
 def http_contenders(routes: dict[str, Request], *, peers: tuple[str, ...] = ()) -> list[Contender]:
@@ -35,6 +36,16 @@ def http_contenders(routes: dict[str, Request], *, peers: tuple[str, ...] = ()) 
         Contender(FLOOR, FLOOR, first),
         Contender(BARE, BARE, first),
         *(Contender(f"{GOLOVES}, {name}", GOLOVES, request) for name, request in routes.items()),
+        *(Contender(name, name, first) for name in peers),
+    ]
+
+
+def grpc_contenders(*, peers: tuple[str, ...] = ()) -> list[Contender]:
+    """Give the floor, Goloves on its calls, and peers, who all get the first call."""
+    first = next(iter(CALLS.values()))
+    return [
+        Contender(FLOOR, GRPC_FLOOR, first),
+        *(Contender(f"{GOLOVES}, {name}", GRPC_GOLOVES, call) for name, call in CALLS.items()),
         *(Contender(name, name, first) for name in peers),
     ]
 
@@ -73,9 +84,10 @@ class Servers:
                 continue
             try:
                 peer = self.get(name)
-                status, body = peer.get(ROUTES["segment get"].path)
-                if status != 200 or not body.isdigit():
-                    raise NotServing(f"it answers {status} {body[:80]!r}")
+                if name not in GRPC_PEERS:
+                    status, body = peer.get(ROUTES["segment get"].path)
+                    if status != 200 or not body.isdigit():
+                        raise NotServing(f"it answers {status} {body[:80]!r}")
             except (build.NotBuilt, NotServing) as error:
                 self.left_out[name] = str(error)
         return tuple(name for name in peers if name not in self.left_out)
@@ -83,18 +95,17 @@ class Servers:
     @contextlib.contextmanager
     def node(self, name: str = GOLOVES, *options: str) -> Iterator[Running]:
         """Run a node of Goloves over the database; `options` are the interpreter's."""
+        http, grpc = free_port(), free_port()
         with tempfile.TemporaryDirectory(prefix="node-", dir=self._directory) as place:
             directory = Path(place)
-            url = self.store.url
-
-            def command(port: int) -> list[str]:
-                config = goloves_config(directory, url, port)
-                return python(*options, "-m", "goloves", "serve", "--config", str(config))
+            config = goloves_config(directory, self.store.url, http, grpc)
+            command = python(*options, "-m", "goloves", "serve", "--config", str(config))
+            port = grpc if name == GRPC_GOLOVES else http
 
             def ready(running: Running) -> bool:
-                return running.get("/readyz")[0] == 200
+                return get(http, "/readyz")[0] == 200
 
-            with start(name, command, directory, core=self.cores.server, ready=ready) as running:
+            with start(name, lambda _: command, directory, core=self.cores.server, ready=ready, port=port) as running:
                 yield running
 
     def close(self) -> None:
@@ -102,18 +113,22 @@ class Servers:
         self._stack.close()
 
     def _start(self, name: str) -> AbstractContextManager[Running]:
-        if name == GOLOVES:
-            return self.node()
+        if name in (GOLOVES, GRPC_GOLOVES):
+            return self.node(name)
         command, environment = _COMMANDS[name]()
-        return start(name, command, self._directory, core=self.cores.server, environment=environment)
+        ready = listens if name == GRPC_FLOOR or name in GRPC_PEERS else None
+        return start(name, command, self._directory, core=self.cores.server, environment=environment, ready=ready)
 
 
 Command = tuple[Callable[[int], list[str]], dict[str, str]]
 
 
-def _floor() -> Command:
-    program = str(build.c_program("floor_http"))
-    return lambda port: [program, str(port)], {}
+def _floor(name: str) -> Callable[[], Command]:
+    def command() -> Command:
+        program = str(build.c_program(name))
+        return lambda port: [program, str(port)], {}
+
+    return command
 
 
 def _bare() -> Command:
@@ -150,4 +165,12 @@ PEERS = {
     "uvicorn + Starlette": _starlette,
 }
 
-_COMMANDS: dict[str, Callable[[], Command]] = {FLOOR: _floor, BARE: _bare, **PEERS}
+GRPC_PEERS = {"tonic (Rust)": _compiled("tonic"), "grpc-go": _compiled("grpcgo")}
+
+_COMMANDS: dict[str, Callable[[], Command]] = {
+    FLOOR: _floor("floor_http"),
+    GRPC_FLOOR: _floor("floor_grpc"),
+    BARE: _bare,
+    **PEERS,
+    **GRPC_PEERS,
+}

@@ -22,6 +22,26 @@ class Request:
     method: str = "GET"
     headers: tuple[str, ...] = ("User-Agent: bench/1.0", "Accept: */*")
 
+    @property
+    def words(self) -> list[str]:
+        """What the load generator is told."""
+        headers = [word for header in self.headers for word in ("--header", header)]
+        return ["http", "--path", self.path, "--method", self.method, *headers]
+
+
+@dataclass(frozen=True)
+class Call:
+    """What is called, over gRPC."""
+
+    path: str
+    message: bytes
+    """The request, as protobuf has it."""
+
+    @property
+    def words(self) -> list[str]:
+        """What the load generator is told."""
+        return ["grpc", "--path", self.path, "--body-hex", self.message.hex()]
+
 
 @dataclass(frozen=True)
 class Load:
@@ -32,20 +52,28 @@ class Load:
     rate: float | None = None
     """Requests a second in an open loop; None: a closed loop."""
     connections: int = CONNECTIONS
+    in_flight: int | None = None
+    """Requests or calls under way at once on a connection; None: 1 over HTTP, 100 over gRPC."""
+    deadlines: bool = False
+    """Whether each call has a deadline, of other digits than the one before."""
     watched: str = ""
     """Cores on which the witness looks for stalls of the machine; empty: no witness."""
     check_ids: str = "--check-ids"
     """How ids are checked: `--check-ids`, `--check-ids=tag` where tags have numbers of their own; empty: not at all."""
 
 
-def run(program: Path, server: Running, request: Request, load: Load, *, core: int | None, tags: int = 1) -> Figures:
+def run(
+    program: Path, server: Running, request: Request | Call, load: Load, *, core: int | None, tags: int = 1
+) -> Figures:
     """Put a load on a server and give what came of it."""
-    command = [str(program), "http", "--json", "--port", str(server.port), "--path", request.path]
-    command += ["--method", request.method, "--connections", str(load.connections), "--tags", str(tags)]
+    command = [str(program), *request.words, "--json", "--port", str(server.port)]
+    command += ["--connections", str(load.connections), "--tags", str(tags)]
     command += ["--warmup", f"{load.warmup:g}", "--duration", f"{load.seconds:g}"]
     command += ["--closed"] if load.rate is None else ["--rate", f"{load.rate:g}"]
-    for header in request.headers:
-        command += ["--header", header]
+    if load.in_flight is not None:
+        command += ["--in-flight", str(load.in_flight)]
+    if load.deadlines:
+        command.append("--deadlines")
     for pid in server.pids:
         command += ["--pid", str(pid)]
     if load.watched:

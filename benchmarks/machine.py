@@ -18,7 +18,12 @@ PACKAGES = (
 """Those whose version bears on a figure."""
 
 
-PINNED = {"axum": "benchmarks/peers/axum/Cargo.toml", "fasthttp": "benchmarks/peers/fasthttp/go.mod"}
+PINNED = {
+    "axum": "benchmarks/peers/axum/Cargo.toml",
+    "fasthttp": "benchmarks/peers/fasthttp/go.mod",
+    "tonic": "benchmarks/peers/tonic/Cargo.toml",
+    "grpc": "benchmarks/peers/grpcgo/go.mod",
+}
 """Where the versions of the peers in other languages stand."""
 
 

@@ -1,6 +1,6 @@
 """The requests that are measured."""
 
-from benchmarks.load import Request
+from benchmarks.load import Call, Request
 
 TAGS = 1000
 """How many tags `t0`, `t1`, … there are, for requests that differ."""
@@ -22,3 +22,9 @@ DIFFERENT_ROUTES = {
     "snowflakes ids": Request("/v1/snowflakes/default/ids?count=1", "POST", CHANGING),
 }
 """The same with requests of which no two are alike."""
+
+CALLS = {
+    "SegmentService.Next": Call("/goloves.v1.SegmentService/Next", b"\x0a\x05order"),
+    "SnowflakeService.Next": Call("/goloves.v1.SnowflakeService/Next", b"\x0a\x07default"),
+}
+"""The calls that the bars speak of; field 1 is the tag, or the space."""

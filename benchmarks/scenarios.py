@@ -4,8 +4,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from benchmarks.clients import use_tags
-from benchmarks.contenders import GOLOVES, PEERS, Contender, Servers, http_contenders
-from benchmarks.load import Figures, Load, Request, run
+from benchmarks.contenders import (
+    GOLOVES,
+    GRPC_GOLOVES,
+    GRPC_PEERS,
+    PEERS,
+    Contender,
+    Servers,
+    grpc_contenders,
+    http_contenders,
+)
+from benchmarks.load import Call, Figures, Load, Request, run
 from benchmarks.routes import DIFFERENT_ROUTES, ROUTES, TAGS
 from benchmarks.store import STEP
 
@@ -15,10 +24,14 @@ COST_RATE = 40_000
 LATENCY_RATE = 50_000
 """Requests a second of the open loop that latency is told for: about half of what a node can do."""
 
+GRPC_CONNECTIONS = 4
+GRPC_SHAPES = ((8, 1), (8, 4), (8, 32), (4, 100))
+"""Connections, and calls in flight on each, of the closed loops over gRPC."""
+
 BATCH = 10_000
 RANGE = 1_000_000
 
-BATCHES = {
+BATCHES: dict[str, tuple[Request | Call, int]] = {
     "segments, count=10000, JSON": (Request(f"/v1/segments/batch/ids?count={BATCH}", "POST"), BATCH),
     "segments, count=10000, text": (
         Request(f"/v1/segments/batch/ids?count={BATCH}", "POST", ("Accept: text/plain",)),
@@ -27,6 +40,7 @@ BATCHES = {
     "segments, ranges of 1000": (Request("/v1/segments/batch/ranges?size=1000", "POST"), 1000),
     "segments, ranges of 1000000": (Request(f"/v1/segments/batch/ranges?size={RANGE}", "POST"), RANGE),
     "snowflakes, count=10000, JSON": (Request(f"/v1/snowflakes/default/ids?count={BATCH}", "POST"), BATCH),
+    "segments, count=10000, gRPC": (Call("/goloves.v1.SegmentService/Next", b"\x0a\x05batch\x10\x90\x4e"), BATCH),
 }
 """What asks for many ids at once, and how many it gets with each request."""
 
@@ -59,14 +73,15 @@ def _alternate(
     for number in range(1, plan.runs + 1):
         for contender in contenders:
             server = servers.get(contender.server)
-            ours = contender.server == GOLOVES
+            ours = contender.server in (GOLOVES, GRPC_GOLOVES)
+            segments = "segment" in contender.request.path.lower()
             before = servers.store.granted() if ours else 0
-            per_tag = ours and "{tag}" in contender.request.path and "segment" in contender.request.path
+            per_tag = ours and segments and "{tag}" in contender.request.path
             each = replace(load, check_ids="--check-ids=tag") if per_tag else load
             figures = run(servers.openload, server, contender.request, each, core=servers.cores.load, tags=tags)
             if ours:
                 figures["granted"] = servers.store.granted() - before
-                if not figures["granted"] and "segment" in contender.request.path:
+                if not figures["granted"] and segments:
                     figures["faults"].append("no range was refilled")
             say(f"{scenario} {number}/{plan.runs} {contender.name}: {_in_short(figures)}")
             yield Row(scenario, contender.name, number, figures)
@@ -110,11 +125,49 @@ def latency(servers: Servers, plan: Plan, say: Say) -> Iterator[Row]:
 
 def batches(servers: Servers, plan: Plan, say: Say) -> Iterator[Row]:
     """Ids a second where each request asks for many."""
-    load = Load(plan.seconds, plan.warmup, connections=4, check_ids="")
+    load = Load(plan.seconds, plan.warmup, connections=4, in_flight=1, check_ids="")
     for number in range(1, plan.runs + 1):
         for name, (request, ids) in BATCHES.items():
-            figures = run(servers.openload, servers.get(GOLOVES), request, load, core=servers.cores.load)
+            node = servers.get(GRPC_GOLOVES if isinstance(request, Call) else GOLOVES)
+            figures = run(servers.openload, node, request, load, core=servers.cores.load)
             figures["ids_per_second"] = figures["rate"] * ids
             figures["ns_per_id"] = figures["server_us_per_request"] * 1000 / ids
             say(f"batches {number}/{plan.runs} {name}: {figures['ids_per_second'] / 1e6:.1f} million ids/s")
             yield Row("batches", name, number, figures)
+
+
+def grpc_cost(servers: Servers, plan: Plan, say: Say) -> Iterator[Row]:
+    """CPU per unary call over gRPC, without deadlines and with another one on each call."""
+    contenders = grpc_contenders(peers=servers.available(tuple(GRPC_PEERS)))
+    for deadlines in (False, True):
+        load = Load(plan.seconds, plan.warmup, rate=COST_RATE, connections=GRPC_CONNECTIONS, deadlines=deadlines)
+        name = "grpc cost, deadlines" if deadlines else "grpc cost"
+        yield from _alternate(servers, name, contenders, plan, load, 1, say)
+
+
+def grpc_latency(servers: Servers, plan: Plan, say: Say) -> Iterator[Row]:
+    """Latency of unary calls at a fixed rate, from the intended time of each."""
+    load = Load(plan.seconds, plan.warmup, rate=LATENCY_RATE, watched=servers.cores.watched)
+    yield from _alternate(servers, "grpc open loop", grpc_contenders(), plan, load, 1, say)
+
+
+def grpc_closed(servers: Servers, plan: Plan, say: Say) -> Iterator[Row]:
+    """Calls a second of one core, by how many are in flight on a connection, without and with deadlines."""
+    contenders = [
+        contender
+        for contender in grpc_contenders(peers=servers.available(tuple(GRPC_PEERS)))
+        if not contender.name.endswith("SnowflakeService.Next")
+    ]
+    half = replace(plan, seconds=plan.seconds / 2, warmup=plan.warmup / 2)
+    for deadlines in (False, True):
+        for connections, in_flight in GRPC_SHAPES:
+            load = Load(
+                half.seconds,
+                half.warmup,
+                connections=connections,
+                in_flight=in_flight,
+                deadlines=deadlines,
+                check_ids="",
+            )
+            name = f"grpc closed, {connections} x {in_flight}{', deadlines' if deadlines else ''}"
+            yield from _alternate(servers, name, contenders, half, load, 1, say)

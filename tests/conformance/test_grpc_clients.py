@@ -4,6 +4,7 @@ The programs are built with Go on first use, and kept in .cache/.
 """
 
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -31,6 +32,28 @@ PROGRAMS = {
     "protoc-gen-go-grpc": "google.golang.org/grpc/cmd/protoc-gen-go-grpc@v1.6.0",
 }
 
+JAVA_POM = """
+<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>client</groupId><artifactId>client</artifactId><version>0</version>
+  <dependencies>
+    <dependency><groupId>io.grpc</groupId><artifactId>grpc-netty-shaded</artifactId><version>1.76.0</version></dependency>
+    <dependency><groupId>io.grpc</groupId><artifactId>grpc-protobuf</artifactId><version>1.76.0</version></dependency>
+    <dependency><groupId>io.grpc</groupId><artifactId>grpc-stub</artifactId><version>1.76.0</version></dependency>
+    <dependency><groupId>com.google.protobuf</groupId><artifactId>protobuf-java</artifactId><version>4.35.1</version></dependency>
+  </dependencies>
+</project>
+"""
+JAVA_PROGRAMS = (
+    "com.google.protobuf:protoc:4.35.1:exe:linux-x86_64",
+    "io.grpc:protoc-gen-grpc-java:1.76.0:exe:linux-x86_64",
+)
+"""grpcio-tools makes no Java."""
+
+needs_java = pytest.mark.skipif(
+    not all(map(shutil.which, ("mvn", "javac"))) or platform.machine() != "x86_64",
+    reason="no JDK with Maven for x86-64 here",
+)
 needs_go = pytest.mark.skipif(shutil.which("go") is None, reason="Go is not installed")
 pytestmark = pytest.mark.timeout(2 * BUILDING)
 
@@ -114,3 +137,31 @@ def test_the_example_in_go_works(node: LiveNode) -> None:
     run("go", "mod", "tidy", cwd=directory)
     said = run("go", "run", ".", cwd=directory)
     assert re.fullmatch(r"\[\d+ \d+ \d+\]\n", said)
+
+
+@needs_java
+def test_the_example_in_java_works(node: LiveNode) -> None:
+    directory = CACHE / "java-client"
+    libraries = directory / "libs"
+    if not libraries.exists():
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "pom.xml").write_text(JAVA_POM)
+        fetched = directory / "fetched"
+        into = f"-DoutputDirectory={fetched}"
+        run("mvn", "-q", "-B", "dependency:copy-dependencies", into, cwd=directory)
+        for artifact in JAVA_PROGRAMS:
+            run("mvn", "-q", "-B", "dependency:copy", f"-Dartifact={artifact}", into, cwd=directory)
+        fetched.rename(libraries)
+    protoc, plugin = (next(libraries.glob(f"{name}-[0-9]*.exe")) for name in ("protoc", "protoc-gen-grpc-java"))
+    protoc.chmod(0o755)
+    plugin.chmod(0o755)
+    sources = directory / "src"
+    shutil.rmtree(sources, ignore_errors=True)
+    sources.mkdir()
+    out = [f"--java_out={sources}", f"--plugin=protoc-gen-grpc-java={plugin}", f"--grpc-java_out={sources}"]
+    run(protoc, f"-I{ROOT / 'api' / 'proto'}", *out, "goloves/v1/goloves.proto")
+    (sources / "Client.java").write_text(example("java").replace(ADDRESS, node.grpc))
+    path = os.pathsep.join([str(sources), *map(str, libraries.glob("*.jar"))])
+    run("javac", "-cp", path, "-d", sources, *sources.rglob("*.java"))
+    said = run("java", "-cp", path, "Client")
+    assert re.fullmatch(r"\[\d+, \d+, \d+\]\n", said)

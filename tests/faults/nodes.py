@@ -123,7 +123,8 @@ class Node:
             "GOLOVES_STORE": self.store,
             # With 0 this process is the node: what is done to it is done to the node.
             "GOLOVES_SERVER__NODES": str(self._supervised),
-            "GOLOVES_ADMIN__LISTEN": "",
+            "GOLOVES_ADMIN__LISTEN": "127.0.0.1:0",
+            "GOLOVES_GRPC__LISTEN": "127.0.0.1:0",
             "PYTHONPATH": os.pathsep.join([*paths, str(SOURCE)]),
             **self.environment,
         }

@@ -1,5 +1,6 @@
 """The same checker over nodes under a supervisor, several of which answer at one address: which one is never known."""
 
+import contextlib
 import os
 import random
 import signal
@@ -15,8 +16,8 @@ from faults.nodes import Cluster, wait_for
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(400)]
 
-HASTY = BRISK + "\n[server]\nunresponsive = 1\n"
-"""A node that says nothing for a second is replaced."""
+HASTY = BRISK + "\n[server]\nunresponsive = 2\n"
+"""A node that says nothing for two seconds is replaced."""
 
 
 def test_supervised_nodes_killed_twenty_times_under_load_never_repeat_an_id(ground: Ground, note: Note) -> None:
@@ -80,7 +81,8 @@ def test_supervised_nodes_that_hang_and_are_replaced_never_repeat_an_id(ground: 
                 os.kill(node, signal.SIGSTOP)
                 until = time.monotonic() + rng.choice([0.01, 0.1, 0.5])
                 wait_for(lambda until=until: time.monotonic() >= until, "the pause ends")  # type: ignore[misc]
-                os.kill(node, signal.SIGCONT)
+                with contextlib.suppress(ProcessLookupError):  # this machine was so busy that it was replaced
+                    os.kill(node, signal.SIGCONT)
             for _ in range(3):
                 load.wait_served(50)
                 node = rng.choice(service.wait_inner())

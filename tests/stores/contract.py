@@ -691,6 +691,8 @@ class WorkerContract:
         assert await second.find_window("default", window.nonce) == window
         assert await second.find_window("default", "0" * 32) is None
         assert await second.find_window("other", window.nonce) is None
+        await first.release(window, window.start)
+        assert await second.find_window("default", window.nonce) is None
 
     async def test_w5_a_released_window_frees_its_id_from_the_floor_on(self, backend: Backend) -> None:
         store = await backend.node()

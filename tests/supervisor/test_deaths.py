@@ -69,11 +69,11 @@ def test_a_node_that_hangs_is_killed_and_replaced(start: Start) -> None:
 
 
 def test_a_frozen_supervisor_costs_no_node_its_life_when_it_wakes(start: Start) -> None:
-    service = start("--nodes", "2", GOLOVES_SERVER__UNRESPONSIVE="1")
+    service = start("--nodes", "2", GOLOVES_SERVER__UNRESPONSIVE="2")
     old = service.all_ready(2)
     service.process.send_signal(signal.SIGSTOP)
     frozen = time.monotonic()
-    wait_for(lambda: time.monotonic() - frozen > 3, "three times the silence that is allowed")
+    wait_for(lambda: time.monotonic() - frozen > 4, "twice the silence that is allowed")
     assert draw(service, 10), "nodes serve without a supervisor that looks"
     service.process.send_signal(signal.SIGCONT)
     awake = time.monotonic()

@@ -43,7 +43,7 @@ MANY = prefixed(pb.SegmentNextRequest(tag="default", count=10_000).SerializeToSt
 LASTS = 1.5
 """Seconds of each attack."""
 
-MEMORY = 48 * 1024 * 1024
+MEMORY = 80 * 1024 * 1024
 """Octets that a node may grow by under one attack. grpc-go grew by 196 MB under ten clients that don't read."""
 
 SLOWEST = 3.0

@@ -19,7 +19,7 @@ from goloves.wire.hpack import DamagedBlock, Decoder
 from goloves.wire.http2 import DataReceived, Limits, QuickWay, Request, RequestReader, RequestReceived
 from goloves.wire.http2.frames import END_HEADERS, END_STREAM, PREFACE, SETTINGS_ACK, Code, Kind, frame, settings_frame
 from goloves.wire.messages import DamagedMessage, read_decode, read_lease, read_next
-from wire.h2peer import HEAD, REQUEST, TRAILERS, Peer, data, window_frame
+from wire.h2peer import HEAD, REQUEST, TRAILERS, Peer, data, is_coded_number, is_number, window_frame
 
 CORPUS = Path(__file__).parent / "corpus"
 MOST_KEPT = 60
@@ -51,7 +51,7 @@ def prepare(request: Request) -> None:
 
 def http2(piece: bytes) -> Behaviour:
     """Feed a connection in a few pieces; answer what it brings."""
-    way = QuickWay(prepare, lambda value: value.isdigit(), HEAD, TRAILERS)
+    way = QuickWay(prepare, is_number, is_coded_number, HEAD, TRAILERS)
     peer = Peer(limits=LIMITS, reader=RequestReader(b"grpc-timeout", way), greet=False)
     connection = peer.connection
     seen: set[Hashable] = set()

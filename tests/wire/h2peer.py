@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 
 import hpack
 
-from goloves.wire.hpack import encode
+from goloves.wire.hpack import Recognizer, encode
 from goloves.wire.http2 import Connection, Event, Limits, RequestReader, RequestReceived
+from goloves.wire.http2.connection import WISHED_TABLE
 from goloves.wire.http2.frames import (
     END_HEADERS,
     END_STREAM,
@@ -63,6 +64,13 @@ def parse(data: bytes) -> list[Got]:
     return found
 
 
+def is_number(value: bytes) -> bool:
+    return value.isdigit()
+
+
+is_coded_number = Recognizer(0, lambda _, octet: 1 if 48 <= octet <= 57 else None, lambda state: state == 1)
+
+
 @dataclass
 class Peer:
     """Feeds a connection; `sent` has all frames that it gave, `events` all events."""
@@ -78,6 +86,7 @@ class Peer:
         self.events: list[Event] = []
         self.sent: list[Got] = []
         if self.greet:
+            self.encoder.header_table_size = WISHED_TABLE
             self.feed(PREFACE + settings_frame([]) + SETTINGS_ACK)
             self.sent.clear()
 

@@ -3,7 +3,7 @@
 import gzip
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from goloves.wire.grpc import (
@@ -14,6 +14,7 @@ from goloves.wire.grpc import (
     Status,
     frame_message,
     has_time,
+    has_time_coded,
     inflate,
     is_grpc,
     metadata_fields,
@@ -23,6 +24,7 @@ from goloves.wire.grpc import (
     subtype,
     timeout_seconds,
 )
+from goloves.wire.hpack import DamagedBlock, encode_string, spell
 
 
 class TestStatuses:
@@ -156,3 +158,22 @@ class TestMessages:
             inflate(bomb, 1000)
         assert caught.value.status is Status.RESOURCE_EXHAUSTED
         assert inflate(gzip.compress(b"x" * 1000), 1000) == b"x" * 1000
+
+
+@given(st.one_of(st.from_regex(rb"[0-9]{0,9}[HMSmunx]?", fullmatch=True), st.binary(max_size=9)))
+@example(b"0u")
+@example(b"00000001u")
+@example(b"000000001u")
+@example(b"1uu")
+@example(b"u")
+def test_a_timeout_in_huffman_code_is_judged_as_its_text(value: bytes) -> None:
+    assert has_time_coded(encode_string(value, coded=True)[1:]) is has_time(value)
+
+
+@given(st.binary(max_size=8))
+def test_any_code_is_judged_as_what_it_spells(code: bytes) -> None:
+    try:
+        expected = has_time(spell(code))
+    except DamagedBlock:
+        expected = False
+    assert has_time_coded(code) is expected

@@ -137,17 +137,18 @@ def test_a_field_larger_than_the_table_empties_it() -> None:
     assert decoder.table_size == 0
 
 
-def test_a_lower_limit_takes_effect_at_once_and_forgets_the_entries() -> None:
+def test_a_size_update_to_nothing_forgets_the_entries() -> None:
     decoder = Decoder()
     decoder.decode(b"\x40\x01a\x01b")
     assert decoder.decode(b"\xbe") == [(b"a", b"b")]
-    decoder.set_limit(0)
-    assert decoder.decode(b"\x40\x01a\x01b") == [(b"a", b"b")]
+    changes = decoder.changes
+    assert decoder.decode(b"\x20\x40\x01a\x01b") == [(b"a", b"b")]
     assert decoder.table_size == 0
+    assert decoder.changes == changes + 1
+    assert decoder.decode(b"\x40\x01a\x01b") == [(b"a", b"b")]
+    assert decoder.changes == changes + 1
     with pytest.raises(DamagedBlock):
         decoder.decode(b"\xbe")
-    with pytest.raises(DamagedBlock):
-        decoder.decode(b"\x21")
 
 
 def test_strings_of_a_hostile_peer_do_not_pile_up() -> None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import hpack
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -31,7 +32,7 @@ from goloves.wire.http2.frames import (
     settings_frame,
     window_frame,
 )
-from wire.h2peer import HEAD, REQUEST, TRAILERS, Got, data, parse, setting
+from wire.h2peer import HEAD, REQUEST, TRAILERS, Got, data, is_coded_number, is_number, parse, setting
 
 ANSWER = b"an answer of some length"
 
@@ -43,15 +44,11 @@ def answer_to(body: bytes) -> bytes | None:
     return ANSWER + body if body[:1] == b"q" else None
 
 
-def may_skip(value: bytes) -> bool:
-    return value.isdigit()
-
-
 class Server:
     """A layer above the connection; `quick` says whether it offers the quick way."""
 
     def __init__(self, limits: Limits, *, quick: bool) -> None:
-        way = QuickWay(self.prepare, may_skip, HEAD, TRAILERS) if quick else None
+        way = QuickWay(self.prepare, is_number, is_coded_number, HEAD, TRAILERS) if quick else None
         self.connection = Connection(RequestReader(b"grpc-timeout", way), limits, 0.0)
         self.bodies: dict[int, bytes] = {}
         self.out: list[Got] = []
@@ -68,7 +65,7 @@ class Server:
 
     def take(self, event: Event) -> None:
         if isinstance(event, RequestReceived):
-            if event.varying is not None and not may_skip(event.varying):
+            if event.varying is not None and not is_number(event.varying):
                 self.connection.reset(event.stream, Code.INTERNAL_ERROR)
                 return
             self.bodies[event.stream] = b""
@@ -115,19 +112,21 @@ class Step:
     body: bytes = b""
     timeout: bytes | None = None
     extra: int = 0
+    huffman: bool = True
 
 
 bodies = st.sampled_from([b"q", b"quick", b"q" * 300, b"slow", b""])
-timeouts = st.sampled_from([None, None, b"1", b"1000", b"bad", b""])
+timeouts = st.sampled_from([None, None, b"1", b"1000", b"12345678", b"bad", b"1 ", b"1\n", b""])
 CONTROL = ("window", "stream window", "initial", "table", "reset")
 CALLS = ("call", "call", "call", "call", "split", "length", "wrong length", "open", "ended", "padded", "malformed")
 kinds = st.sampled_from([*CALLS, *CONTROL, "skip", "continued", "trailers"])
-steps = st.lists(st.builds(Step, kinds, bodies, timeouts, st.integers(0, 3)), max_size=12)
+steps = st.lists(st.builds(Step, kinds, bodies, timeouts, st.integers(0, 3), st.booleans()), max_size=16)
 
 
-def write(steps: list[Step]) -> list[bytes]:
+def write(steps: list[Step], table: int = 0) -> list[bytes]:
     """Give the client's bytes, a piece for each step."""
     encoder = hpack.Encoder()
+    encoder.header_table_size = table
     stream = -1
     pieces = [PREFACE + settings_frame([]) + SETTINGS_ACK]
     for step in steps:
@@ -141,7 +140,7 @@ def write(steps: list[Step]) -> list[bytes]:
         if step.what.endswith("length"):
             wrong = step.what != "length"
             fields.append((b"content-length", b"%d" % (len(step.body) + wrong)))
-        block = b"" if step.what in CONTROL else encoder.encode(fields)
+        block = b"" if step.what in CONTROL else encoder.encode(fields, huffman=step.huffman)
         head = b"" if step.what in CONTROL else frame(Kind.HEADERS, END_HEADERS, stream, block)
         if step.what in ("call", "skip", "malformed", "length", "wrong length"):
             pieces.append(head + data(stream, step.body, end=True))
@@ -175,15 +174,17 @@ def write(steps: list[Step]) -> list[bytes]:
     return pieces
 
 
-@given(steps, st.lists(st.integers(1, 200), max_size=6), st.booleans())
+@given(steps, st.lists(st.integers(1, 200), max_size=6), st.booleans(), st.sampled_from([0, 0, 4096]))
 @settings(deadline=None, max_examples=300)
-def test_both_ways_give_each_call_the_same_frames(steps: list[Step], cuts: list[int], together: bool) -> None:
+def test_both_ways_give_each_call_the_same_frames(
+    steps: list[Step], cuts: list[int], together: bool, table: int
+) -> None:
     # What else comes in one read is read before the long way answers: then only calls can be compared.
-    apart = write(steps)
-    pieces = [b"".join(write([step for step in steps if step.what not in CONTROL]))] if together else apart
+    apart = write(steps, table)
+    pieces = [b"".join(write([step for step in steps if step.what not in CONTROL], table))] if together else apart
     for cut in cuts:
         pieces = [part for piece in pieces for part in (piece[:cut], piece[cut:]) if part]
-    quick, long = Server(Limits(), quick=True), Server(Limits(), quick=False)
+    quick, long = (Server(Limits(), quick=way) for way in (True, False))
     for piece in pieces:
         quick.feed(piece)
         long.feed(piece)
@@ -209,6 +210,29 @@ def test_plain_calls_do_take_the_quick_way() -> None:
         server.feed(piece)
     assert server.connection.quick_answers == len(calls)
     assert [len(frames) for frames in server.by_stream().values()] == [3] * len(calls)
+
+
+def test_blocks_that_differ_in_one_value_are_not_decoded_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server(Limits(), quick=True)
+    values = [b"%d" % number for number in range(1, 100)]
+    pieces = write([Step("call", b"quick", value, huffman=len(value) > 1) for value in values])
+    for piece in pieces[:20]:
+        server.feed(piece)
+    decoded: list[bytes] = []
+    monkeypatch.setattr(server.connection._decoder, "decode", decoded.append)
+    for piece in pieces[20:]:
+        server.feed(piece)
+    assert server.connection.quick_answers == len(values)
+    assert not decoded
+
+
+def test_a_value_that_may_not_be_skipped_is_read_though_its_block_is_known() -> None:
+    server = Server(Limits(), quick=True)
+    values = [b"1", b"2", b"3", b"4", b"soon", b"5"]
+    for piece in write([Step("call", b"quick", value) for value in values]):
+        server.feed(piece)
+    assert server.connection.quick_answers == 5
+    assert server.by_stream()[9] == [(Kind.RST_STREAM, 0, Code.INTERNAL_ERROR.to_bytes(4, "big"))]
 
 
 def test_no_call_is_answered_quickly_while_what_was_written_has_not_left() -> None:

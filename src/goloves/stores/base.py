@@ -350,7 +350,7 @@ class WorkerStore(Store, Protocol):
         """
 
     async def find_window(self, space: str, nonce: str) -> Window | None:
-        """Read back the window that was claimed under this nonce; None if there is none (W4)."""
+        """Read back the window claimed under this nonce; None if there is none, or it was released unused (W4)."""
 
     async def extend(self, window: Window, end: int) -> Window:
         """Move the floor of the window's worker id to `end` if that is later, comparing fence and nonce (W3).

@@ -242,7 +242,7 @@ class MemoryStore:
     async def find_window(self, space: str, nonce: str) -> Window | None:
         self._check_open()
         for worker, row in self.data.workers.get(space, {}).items():
-            if row.nonce == nonce:
+            if row.nonce == nonce and row.start < row.floor:
                 return Window(space, worker, row.fence, nonce, row.start, row.floor)
         return None
 

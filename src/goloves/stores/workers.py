@@ -137,7 +137,9 @@ class SqlWorkers(Session):
     def _find(self, connection: Connection, space: str, nonce: str) -> Window | None:
         table = schema.worker
         row = connection.execute(select(*table.c).where(table.c.space == space, table.c.nonce == nonce)).first()
-        return None if row is None else Window(space, row.worker, row.fence, nonce, row.start, row.floor)
+        if row is None or row.floor <= row.start:
+            return None
+        return Window(space, row.worker, row.fence, nonce, row.start, row.floor)
 
     def _extend(self, connection: Connection, window: Window, end: int) -> None:
         table = schema.worker

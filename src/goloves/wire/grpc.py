@@ -11,13 +11,13 @@ import base64
 import binascii
 import re
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from enum import IntEnum
 from struct import Struct
 from typing import Final
 from urllib.parse import unquote
 
-from goloves.wire.hpack import Field
+from goloves.wire.hpack import Field, Recognizer
 
 Metadata = list[tuple[str, str | bytes]]
 """Names in lower case and their values, in order: bytes where the name ends in `-bin`, text elsewhere."""
@@ -164,6 +164,20 @@ def has_time(value: bytes) -> bool:
     """Tell whether a `grpc-timeout` is right and not 0."""
     digits = value[:-1]
     return 0 < len(digits) <= 8 and digits.isdigit() and value[-1] in _UNITS and digits.strip(b"0") != b""
+
+
+def _timeout_step(state: Hashable, octet: int) -> Hashable | None:
+    """Go on with a `grpc-timeout`: the state is how many digits there were, and whether all were 0; then its end."""
+    if not isinstance(state, tuple):
+        return None
+    digits, nothing = state
+    if 48 <= octet <= 57:
+        return (digits + 1, nothing and octet == 48) if digits < 8 else None
+    return "end" if octet in _UNITS and digits and not nothing else None
+
+
+has_time_coded: Final = Recognizer((0, True), _timeout_step, lambda state: state == "end")
+"""`has_time` of what a Huffman code spells; False also for what is no code."""
 
 
 # --- metadata ---

@@ -127,7 +127,9 @@ ONE_ID: Final = b"\x0a\x08"
 pack_id = _FIXED.pack
 """Give an id's eight octets."""
 
-_OCTETS: Final = [bytes((octet,)) for octet in range(256)]
+_LOWEST: Final = bytes(range(256)) * 256
+_SECOND: Final = b"".join([bytes((octet,)) * 256 for octet in range(256)])
+"""The lowest and the second octet of 0, 1, … 65,535."""
 
 
 def ids_response(spans: Iterable[range]) -> bytes:
@@ -139,19 +141,23 @@ def ids_response(spans: Iterable[range]) -> bytes:
 def pack_span(span: range) -> bytes:
     """Give the ids of a span, eight octets each.
 
-    256 ids in a row differ in their first octet alone, so that they are those octets with the other seven, which are
-    the same, put between them: one `join`, three times as fast as packing each.
+    65,536 ids in a row differ in their two lowest octets alone: the others are repeated, and those two put into every
+    eighth place out of a table, which is ten times as fast as packing each.
     """
     if span.step != 1:
         return Struct(f"<{len(span)}q").pack(*span)
-    pieces: list[bytes] = []
+    packed = bytearray()
     at, stop = span.start, span.stop
     while at < stop:
-        end = min(stop, (at | 0xFF) + 1)
-        upper = _FIXED.pack(at)[1:]
-        pieces += (upper.join(_OCTETS[at & 0xFF : (end - 1 & 0xFF) + 1]), upper)
+        low = at & 0xFFFF
+        end = min(stop, at - low + 0x10000)
+        high = low + end - at
+        part = bytearray(_FIXED.pack(at) * (end - at))
+        part[::8] = _LOWEST[low:high]
+        part[1::8] = _SECOND[low:high]
+        packed += part
         at = end
-    return b"".join(pieces)
+    return bytes(packed)
 
 
 def range_response(start: int, end: int) -> bytes:

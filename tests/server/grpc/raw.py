@@ -95,6 +95,7 @@ class RawClient:
         if tls is not None:
             self.socket = tls.wrap_socket(self.socket, server_hostname="localhost")
         self.encoder = hpack.Encoder()
+        self.encoder.header_table_size = 0  # as the server asks
         self.decoder = hpack.Decoder()
         self.credit = credit
         self.buffer = b""

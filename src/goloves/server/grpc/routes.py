@@ -17,6 +17,7 @@ from goloves.wire.grpc import (
     CallError,
     Status,
     has_time,
+    has_time_coded,
     is_grpc,
     percent_encode,
     request_encoding,
@@ -74,7 +75,7 @@ class Routes:
 
     def reader(self) -> RequestReader:
         """Give the reader of requests of all connections."""
-        return RequestReader(TIMEOUT, QuickWay(self._prepare, has_time, HEAD_BLOCK, OK_BLOCK))
+        return RequestReader(TIMEOUT, QuickWay(self._prepare, has_time, has_time_coded, HEAD_BLOCK, OK_BLOCK))
 
     def _prepare(self, request: Request) -> None:
         route = self._find(request)

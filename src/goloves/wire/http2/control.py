@@ -37,9 +37,7 @@ class Control(Calls):
             if payload:
                 raise ConnectionFault(Code.FRAME_SIZE_ERROR, "an acknowledgement of settings has no payload")
             self._spend_chatter()
-            if not self._acknowledged:
-                self._acknowledged = True
-                self._decoder.set_limit(self._limits.table)
+            self._acknowledged = True
             return
         if len(payload) % 6:
             raise ConnectionFault(Code.FRAME_SIZE_ERROR, "settings have six octets each")

@@ -24,9 +24,6 @@ class Limits:
     streams: int = 1000
     """Calls at once (SETTINGS_MAX_CONCURRENT_STREAMS). nghttp2 and Go default to 100 and 250; calls here last
     microseconds, and a client with a thousand threads on one connection is common. A parked call costs 2 KB."""
-    table: int = 4096
-    """Octets of the peer's HPACK table here (SETTINGS_HEADER_TABLE_SIZE): what it is unless somebody says otherwise.
-    A call's fields shrink from 250 octets to 20."""
     header_list: int = 16_384
     """Octets of one request's fields: grpc's own hard limit. Above it the request is answered with 431."""
     header_fields: int = 128

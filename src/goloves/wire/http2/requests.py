@@ -9,7 +9,7 @@ What is remembered is shared by all connections, so that a new one is warm at on
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from goloves.wire.hpack import ENTRY_OVERHEAD, Decoder, Field, list_size
+from goloves.wire.hpack import ENTRY_OVERHEAD, DamagedBlock, Decoder, Field, encode_string, list_size
 from goloves.wire.http2.frames import END_HEADERS, END_STREAM, Kind, frame_start
 
 MAX_REMEMBERED: Final = 1024
@@ -17,6 +17,9 @@ MAX_REMEMBERED_OCTETS: Final = 2048
 """Requests remembered, and octets of the longest list of fields (with 32 for each): 3 MB at the very most. When full,
 all are forgotten: those that are in use are back after one call each, and a peer that sends ever new ones costs the
 others no more than that."""
+
+_PROBE: Final = b"\x05probe"
+"""A string that is no value of a varying field."""
 
 _TOKEN: Final = frozenset(b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz")
 """Octets of a field's name: tokens (RFC 9110 §5.6.2) without upper case (RFC 9113 §8.2.1)."""
@@ -42,7 +45,7 @@ class TooLarge(Exception):
 class Request:
     """A request's head, checked. It may be shared by many calls, so nobody changes it once it has been prepared."""
 
-    __slots__ = ("authority", "content_length", "fields", "method", "path", "quick", "route", "scheme")
+    __slots__ = ("authority", "content_length", "fields", "method", "path", "quick", "route", "scheme", "seen")
 
     def __init__(
         self,
@@ -66,6 +69,8 @@ class Request:
         """Where the layer above sends it; set when the request is prepared."""
         self.quick: Quick | None = None
         """Answers a call that came whole at once, if that can be."""
+        self.seen = 0
+        """How often its fields were read with a varying one among them."""
 
 
 Quick = Callable[[bytes], bytes | None]
@@ -77,15 +82,22 @@ class QuickWay:
     """How calls are answered at once: by HEADERS, one DATA and trailers, of which only the data differs."""
 
     def __init__(
-        self, prepare: Callable[[Request], None], may_skip: Callable[[bytes], bool], head: bytes, trailers: bytes
+        self,
+        prepare: Callable[[Request], None],
+        may_skip: Callable[[bytes], bool],
+        may_skip_coded: Callable[[bytes], bool],
+        head: bytes,
+        trailers: bytes,
     ) -> None:
         """`prepare` is called for each request that is read anew, and may set its `route` and `quick`.
 
-        `may_skip` says whether a call with this value of the varying field may be answered without a look at it. `head`
-        and `trailers` are the header blocks around the data.
+        `may_skip` says whether a call with this value of the varying field may be answered without a look at it, and
+        `may_skip_coded` the same of a value in Huffman code. `head` and `trailers` are the header blocks around the
+        data.
         """
         self.prepare = prepare
         self.may_skip = may_skip
+        self.may_skip_coded = may_skip_coded
         self.head = frame_start(Kind.HEADERS, END_HEADERS, len(head))
         """What stands before the stream's number in HEADERS, as `tail` in the trailers."""
         self.tail = frame_start(Kind.HEADERS, END_HEADERS | END_STREAM, len(trailers))
@@ -101,6 +113,26 @@ class QuickWay:
         return found
 
 
+class Pattern:
+    """A block up to the value of its varying field, and what follows that value."""
+
+    __slots__ = ("after", "before", "request")
+
+    def __init__(self, before: bytes, after: bytes, request: Request) -> None:
+        self.before = before
+        self.after = after
+        self.request = request
+
+    def value(self, block: bytes) -> bytes | None:
+        """Give the value's string, with its length (RFC 7541 §5.2), if this is a block of the pattern."""
+        before, after = self.before, self.after
+        at = len(before)
+        if len(block) <= at or not block.startswith(before):
+            return None
+        end = at + 1 + (block[at] & 0x7F)
+        return block[at:end] if len(block) - end == len(after) and block.endswith(after) else None
+
+
 class RequestReader:
     """Reads blocks for all connections of a server. See the module's rules.
 
@@ -110,6 +142,7 @@ class RequestReader:
     def __init__(self, varying: bytes, way: QuickWay | None = None) -> None:
         self.varying = varying
         self.way = way
+        self._names = (encode_string(varying), encode_string(varying, coded=True))
         self._remembered: dict[tuple[Field, ...], Request] = {}
 
     def read(self, decoder: Decoder, block: bytes, most_octets: int, most_fields: int) -> tuple[Request, bytes | None]:
@@ -132,7 +165,31 @@ class RequestReader:
             request = self._read_anew(key, most_octets, most_fields)
         if varying is not None:
             check_value(name, varying)
+            request.seen += 1
         return request, varying
+
+    def find_pattern(self, decoder: Decoder, block: bytes, request: Request) -> Pattern | None:
+        """Look for the pattern of a block that has just been read as this request with a varying field.
+
+        Blocks are read from left to right. So if the block still gives the same fields with another value put where the
+        value seems to stand, it does with any value there. Only where the decoder has no table, which the question
+        would change.
+        """
+        if decoder.max_size:
+            return None
+        for name in self._names:
+            at = block.find(name) + len(name)
+            if at < len(name) or at >= len(block):
+                continue
+            pattern = Pattern(block[:at], block[at + 1 + (block[at] & 0x7F) :], request)
+            try:
+                fields = decoder.decode(pattern.before + _PROBE + pattern.after)
+            except DamagedBlock:
+                return None
+            places = [place for place, field in enumerate(fields) if field[0] == self.varying]
+            if len(places) == 1 and fields.pop(places[0])[1] == _PROBE[1:]:
+                return pattern if self._remembered.get(tuple(fields)) is request else None
+        return None
 
     def _read_anew(self, fields: tuple[Field, ...], most_octets: int, most_fields: int) -> Request:
         octets = check_size(fields, most_octets, most_fields)
