@@ -85,6 +85,11 @@ def test_supervised_nodes_that_hang_and_are_replaced_never_repeat_an_id(ground: 
                     os.kill(node, signal.SIGCONT)
             for _ in range(3):
                 load.wait_served(50)
+                # One that has not said its first word yet is given more time.
+                wait_for(
+                    lambda: service.said().count("window claimed") >= 2 + service.said().count("a node died"),
+                    "both nodes serve",
+                )
                 node = rng.choice(service.wait_inner())
                 os.kill(node, signal.SIGSTOP)
                 service.wait_inner(without=[node])

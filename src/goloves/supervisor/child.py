@@ -30,7 +30,7 @@ from goloves.supervisor.messages import (
 )
 from goloves.supervisor.seats import Seat
 
-FIRST_WORD = 60.0
+FIRST_WORD = 30.0
 """Seconds in which a node has to say something for the first time: an interpreter that starts on a machine without
 memory or processor left takes many times the usual half second."""
 
