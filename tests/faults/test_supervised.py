@@ -95,6 +95,6 @@ def test_supervised_nodes_that_hang_and_are_replaced_never_repeat_an_id(ground: 
                 service.wait_inner(without=[node])
             load.wait_served(200)
         assert service.stop() == 0
+        assert service.said().count("it said nothing for") >= 3
         ground.check(ledger, cluster, at_least=2_000)
     note(received=ledger.received)
-    assert service.said().count("it said nothing for") >= 3
