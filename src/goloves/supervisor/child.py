@@ -51,6 +51,14 @@ def node_environment(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environ.items() if name not in OWN_VARIABLES}
 
 
+def interpreter() -> list[str]:
+    """Give the command of an interpreter that finds modules where this one does.
+
+    `-m` would look into the working directory first, where anything may lie; it does only if this one does.
+    """
+    return [sys.executable, *([] if {"", str(Path.cwd())} & set(sys.path) else ["-P"])]
+
+
 class Child:
     """A node, from its start to its end."""
 
@@ -62,6 +70,10 @@ class Child:
         """0 before and after."""
         self.began = asyncio.get_running_loop().time()
         self.report = Report(Stage.STARTING, ["this node is starting"])
+        self.counters: dict[str, int] = {}
+        """What it had counted when it told so last."""
+        self.told = 0
+        """How often it has told so."""
         self.words: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
         """What it says to a person at its start; cancelled if it ends before."""
         self.failed: Failed | None = None
@@ -122,7 +134,7 @@ class Child:
         if setup.lock is not None:
             inherited.append(setup.lock)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "goloves.supervisor.inside", str(line.fileno()), f"node-{self.number}"],
+            [*interpreter(), "-m", "goloves.supervisor.inside", str(line.fileno()), f"node-{self.number}"],
             stdin=subprocess.DEVNULL,
             pass_fds=inherited,
             env=node_environment(os.environ),
@@ -130,8 +142,9 @@ class Child:
             process_group=0,
         )
         self.pid = self._process.pid
-        with contextlib.suppress(OSError):
-            Path(f"/proc/{self.pid}/oom_score_adj").write_text(str(NICE_TO_KILL))
+        with contextlib.suppress(OSError, ValueError):
+            own = int(Path("/proc/self/oom_score_adj").read_text())
+            Path(f"/proc/{self.pid}/oom_score_adj").write_text(str(min(1000, own + NICE_TO_KILL)))
 
     # --- how it is ---
 
@@ -201,7 +214,10 @@ class Child:
         if isinstance(message, Report):
             changed = (message.stage, message.reasons) != (self.report.stage, self.report.reasons)
             self.report = message
-            if changed:
+            if message.counters is not None:
+                self.counters = message.counters
+                self.told += 1
+            if changed or message.counters is not None:
                 self._tell()
         elif isinstance(message, Ready):
             if not self.words.done():

@@ -59,7 +59,11 @@ class Reload(msgspec.Struct, frozen=True, tag="reload"):
     log: msgspec.Raw
 
 
-Order = Setup | Drain | Hasten | Reload
+class Tell(msgspec.Struct, frozen=True, tag="tell"):
+    """Report now, counters and all: somebody asked."""
+
+
+Order = Setup | Drain | Hasten | Reload | Tell
 """What a supervisor says."""
 
 
@@ -70,7 +74,8 @@ class Report(msgspec.Struct, frozen=True, tag="report"):
     reasons: list[str]
     """Why it can't serve; empty if it can."""
     connections: int = 0
-    counters: dict[str, int] = {}
+    counters: dict[str, int] | None = None
+    """Everything that is counted; None in most reports, since adding up takes its time with many connections."""
     version: str = ""
 
 

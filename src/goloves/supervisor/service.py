@@ -12,6 +12,7 @@ from typing import TextIO
 
 import structlog
 
+from goloves.admin.app import ControlPlane
 from goloves.config import Config
 from goloves.errors import ConfigError, GolovesError
 from goloves.log import set_up
@@ -45,7 +46,8 @@ class Service:
         self._reread = reread
         self._greet = greet
         self._supervisor: Supervisor
-        self._background: set[asyncio.Task[None]] = set()
+        self._plane: ControlPlane
+        self._plane_stopping: asyncio.Task[None] | None = None
 
     async def run(self, *, init: bool = False, takeover: bool = False) -> None:
         """Serve until told to stop.
@@ -97,12 +99,10 @@ class Service:
     async def _supervise(
         self, listeners: OpenListeners, lock: TextIO | None, inherited: Inheritance | None, init: bool
     ) -> None:
-        from goloves.admin.app import ControlPlane
-
         loop = asyncio.get_running_loop()
         supervisor = self._supervisor = Supervisor(self._config, listeners, lock)
         orders = Orders(Path(self._config.server.data_dir), self._handle)
-        plane = ControlPlane(supervisor, [each for _, each in listeners.of("admin")])
+        plane = self._plane = ControlPlane(supervisor, [each for _, each in listeners.of("admin")])
         hang_up = HangUp()
         if hang_up.is_wanted:
             loop.add_signal_handler(signal.SIGHUP, self._hung_up, hang_up)
@@ -128,9 +128,7 @@ class Service:
             if supervisor.is_handed_over:
                 orders.keep_file = True
             orders.close()
-            for task in self._background:
-                task.cancel()
-            await plane.stop()
+            await asyncio.gather(self._stop_plane())
 
     async def _take_over(self, inherited: Inheritance, listeners: OpenListeners) -> None:
         supervisor = self._supervisor
@@ -146,6 +144,11 @@ class Service:
         listeners.keep_files = False
         log.info("took over")
 
+    def _stop_plane(self) -> "asyncio.Task[None]":
+        if self._plane_stopping is None:
+            self._plane_stopping = asyncio.create_task(self._plane.stop())
+        return self._plane_stopping
+
     # --- orders ---
 
     async def _handle(self, request: Request, connection: socket.socket, say: Say) -> None:
@@ -155,6 +158,8 @@ class Service:
             await self._roll(say)
         elif request.do == "takeover":
             await hand_over(self._supervisor, request, connection)
+            if self._supervisor.is_handed_over:
+                self._stop_plane()  # who asks from now on is answered by the other one
         else:
             raise ConfigError(f"the running service knows no order {request.do!r}; it is of version {_version()}")
 

@@ -25,7 +25,7 @@ from goloves.server.assembly import may_create
 from goloves.server.balance import PLACES, Balance, make_memory
 from goloves.supervisor.child import Child, said_of_end
 from goloves.supervisor.cores import cores
-from goloves.supervisor.messages import Failed, Ready, Reload
+from goloves.supervisor.messages import Failed, Ready, Reload, Tell
 from goloves.supervisor.notify import Notifier
 from goloves.supervisor.open_listeners import OpenListeners
 from goloves.supervisor.post import Post
@@ -107,6 +107,8 @@ class Supervisor:
             await self._begin(init, create and may_create(self.config), greet)
             if begun is not None and not self.stopping.is_set():
                 await begun()
+            if not self.stopping.is_set():
+                self.notifier.ready(self.status())
             await self.stopping.wait()
         finally:
             await self._end()
@@ -118,7 +120,8 @@ class Supervisor:
         """Begin to stop; the second time, wait no longer for requests under way; the third time, for nothing."""
         if not self.stopping.is_set():
             self.stopping.set()
-            self.notifier.stopping()
+            if not self.is_handed_over:
+                self.notifier.stopping()
         elif not self._hastened.is_set():
             self._hastened.set()
             for child in self._children:
@@ -164,7 +167,6 @@ class Supervisor:
         if not self.stopping.is_set():
             await asyncio.wait([greeting])
             self.serving.set()
-            self.notifier.ready(self.status())
 
     @staticmethod
     def _has_begun(child: Child | None) -> bool:
@@ -309,7 +311,7 @@ class Supervisor:
                 child.ended.add_done_callback(partial(self._gone, child))
 
     def _gone(self, child: Child, _: "asyncio.Future[int]") -> None:
-        self._past.update(child.report.counters)
+        self._past.update(child.counters)
         self._balance.clear(child.place)
         self._children.remove(child)
         self._tell()
@@ -355,12 +357,15 @@ class Supervisor:
             if post.child is not None
             for reason in post.child.reasons
         ]
-        found += [
-            f"nodes end again and again ({post.in_a_row} in a row)"
-            for post in self.posts
-            if post.loops and not (post.child is not None and post.child.is_ready and not post.in_a_row)
-        ]
+        found += [f"nodes end again and again ({post.in_a_row} in a row)" for post in self.posts if post.loops]
         return found
+
+    async def gather(self) -> None:
+        """Let all nodes tell what they have counted; those that don't within half a second are left out."""
+        told = [(child, child.told) for child in self._children]
+        for child, _ in told:
+            child.say(Tell())
+        await self.until(lambda: all(child.told > before or not child.pid for child, before in told), 0.5)
 
     def nodes(self) -> list[dict[str, Any]]:
         """Describe each node."""
@@ -375,7 +380,7 @@ class Supervisor:
                 "reasons": child.reasons,
                 "age": round(now - child.began, 1),
                 "connections": child.report.connections,
-                "counters": child.report.counters,
+                "counters": child.counters,
             }
             for child in self._children
             if child.pid
@@ -385,7 +390,7 @@ class Supervisor:
         """Add up what all nodes counted, those included that have ended, as far as they told it."""
         total = Counter(self._past)
         for child in self._children:
-            total.update(child.report.counters)
+            total.update(child.counters)
         total["node_restarts"] = sum(post.restarts for post in self.posts)
         return dict(total)
 
