@@ -13,7 +13,7 @@ from collections.abc import Callable
 import structlog
 
 from goloves.config import Config
-from goloves.errors import ConfigError, GolovesError
+from goloves.errors import ConfigError, GolovesError, ShuttingDown
 from goloves.supervisor.changes import changes
 from goloves.supervisor.child import Child, said_of_end
 from goloves.supervisor.post import Post
@@ -103,8 +103,11 @@ async def _swap(supervisor: Supervisor, post: Post, config: Config) -> Child:
 
 
 async def _let_go(supervisor: Supervisor, old: Child) -> None:
+    """Let a node drain, and wait for its end; ShuttingDown if the whole service is to stop meanwhile."""
     old.drain()
-    if not await supervisor.until(old.ended.done, supervisor.config.server.drain + RELEASE) and not old.ended.done():
+    if not await supervisor.until(old.ended.done, supervisor.config.server.drain + RELEASE):
+        if supervisor.stopping.is_set():
+            raise ShuttingDown("the service is stopping")
         old.kill("it did not stop in time")
         await supervisor.until(old.ended.done)
 

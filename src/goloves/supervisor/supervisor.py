@@ -20,7 +20,7 @@ import structlog
 
 from goloves.config import Config
 from goloves.config.settings import LogConfig
-from goloves.errors import GolovesError
+from goloves.errors import GolovesError, ShuttingDown
 from goloves.server.assembly import may_create
 from goloves.server.balance import PLACES, Balance, make_memory
 from goloves.supervisor.child import Child, said_of_end
@@ -220,7 +220,12 @@ class Supervisor:
             self._keep(post)
 
     async def spawn(self, config: Config | None = None, *, create: bool = False, init: bool = False) -> Child:
-        """Start a node; it is not on a post yet. OSError if the machine can't have another process."""
+        """Start a node; it is not on a post yet.
+
+        Raises OSError if the machine can't have another process, ShuttingDown if the service stops.
+        """
+        if self.stopping.is_set():
+            raise ShuttingDown("the service is stopping")
         config = config or self.config
         seat = take_seat(Path(config.server.data_dir), {child.number for child in self._children})
         used = {child.place for child in self._children}
