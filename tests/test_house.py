@@ -285,7 +285,7 @@ def test_hooks_fetch_nothing() -> None:
 
 EXTRAS = {
     *("aiosqlite", "alembic", "asyncmy", "asyncpg", "cryptography", "google", "grpc", "sqlalchemy", "structlog"),
-    "uvloop",
+    *("starlette", "uvicorn", "uvloop"),
 }
 
 

@@ -90,9 +90,10 @@ class Supervisor:
         init: bool = False,
         create: bool = True,
         greet: Callable[[Ready], None] = lambda _: None,
+        launched: Callable[[], None] = lambda: None,
         begun: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """Serve until told to stop. `begun` is awaited when the nodes serve.
+        """Serve until told to stop. `launched` is called when the first node starts, `begun` awaited when all serve.
 
         `init`: make a new store first. `create`: whether an embedded store may come into being by itself.
         Raises StartFailed if the first node can't start, Hastened if it was stopped twice.
@@ -104,7 +105,7 @@ class Supervisor:
         self._looked_at = loop.time()
         self._tick()
         try:
-            await self._begin(init, create and may_create(self.config), greet)
+            await self._begin(init, create and may_create(self.config), greet, launched)
             if begun is not None and not self.stopping.is_set():
                 await begun()
             if not self.stopping.is_set():
@@ -150,10 +151,13 @@ class Supervisor:
             log.info("stopping", signal=number.name)
         self.stop()
 
-    async def _begin(self, init: bool, create: bool, greet: Callable[[Ready], None]) -> None:
+    async def _begin(
+        self, init: bool, create: bool, greet: Callable[[Ready], None], launched: Callable[[], None]
+    ) -> None:
         first = Post()
         self.posts.append(first)
         first.child = await self.spawn(create=create, init=init)
+        launched()
         greeting = asyncio.create_task(self._greet(first.child, greet))
         await self.until(lambda: self._has_begun(first.child))
         child = first.child
