@@ -40,6 +40,10 @@ OWN_VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS",
 OUT_OF_MEMORY = 70
 """Exit code of a node that was out of memory."""
 
+REST = 1.5
+"""Seconds for which a node that is replaced keeps connections at rest: nothing hurries then, and also a client that
+stalls for a moment asks once more, is told to close, and meets no connection that closes under its request."""
+
 NICE_TO_KILL = 200
 """Points by which the kernel rather ends a node than its supervisor when memory runs out: a node is replaced."""
 
@@ -84,6 +88,7 @@ class Child:
         """Whether it was told to stop."""
         self.killed_for = ""
         """Why the supervisor killed it."""
+        self._drain = Drain()
         self._seat = seat
         self._unresponsive = unresponsive
         self._silent = 0.0
@@ -127,7 +132,7 @@ class Child:
         await asyncio.get_running_loop().create_unix_connection(lambda: self._line, sock=own)
         self._line.say(setup)
         if self.leaving:  # it was told so before it could hear
-            self._line.say(Drain())
+            self._line.say(self._drain)
 
     def _launch(self, line: socket.socket, setup: Setup) -> None:
         inherited = [line.fileno(), setup.memory, *(listener.fd for listener in setup.listeners)]
@@ -189,10 +194,11 @@ class Child:
         """Tell it something."""
         self._line.say(order)
 
-    def drain(self) -> None:
-        """Let it stop in an orderly way."""
+    def drain(self, *, replaced: bool = False) -> None:
+        """Let it stop in an orderly way; slower if somebody else serves in its place already."""
         self.leaving = True
-        self.say(Drain())
+        self._drain = Drain(REST if replaced else None)
+        self.say(self._drain)
 
     def hasten(self) -> None:
         """Let it stop, and wait no longer for requests under way."""

@@ -28,7 +28,7 @@ from goloves.errors import GolovesError
 from goloves.log import set_up
 from goloves.server.assembly import Assembled, assemble, state_directory
 from goloves.server.balance import Balance
-from goloves.server.node import raise_open_files
+from goloves.server.node import LAST_ANSWER, raise_open_files
 from goloves.server.stages import Stage
 from goloves.stores.guard import Marks
 from goloves.supervisor.child import OUT_OF_MEMORY
@@ -95,6 +95,7 @@ class _Inside:
         self._line = Line(self._heard, self._orphaned)
         self._stop = asyncio.Event()
         self._drain: float | None = None
+        self._rest = LAST_ANSWER
         self._beats = 0
         self._assembled: Assembled | None = None
         self._starting: asyncio.Task[Assembled] | None = None
@@ -144,7 +145,7 @@ class _Inside:
             node = self._assembled.node
             if node.stage is Stage.SERVING:
                 log.info("draining", connections=node.open)
-            await node.stop(self._drain)
+            await node.stop(self._drain, self._rest)
         self._report(whole=True)
         self._line.close()
         await asyncio.sleep(0)  # what was said leaves with the loop's next turn
@@ -181,6 +182,7 @@ class _Inside:
     def _heard(self, data: bytes) -> None:
         message = decoded(ORDERS, data)
         if isinstance(message, Drain):
+            self._rest = LAST_ANSWER if message.rest is None else message.rest
             self._end()
         elif isinstance(message, Hasten):
             self._end()

@@ -48,6 +48,9 @@ class Setup(msgspec.Struct, frozen=True, tag="setup"):
 class Drain(msgspec.Struct, frozen=True, tag="drain"):
     """Stop in an orderly way."""
 
+    rest: float | None = None
+    """Seconds for which connections at rest are kept, if not the usual moment."""
+
 
 class Hasten(msgspec.Struct, frozen=True, tag="hasten"):
     """Wait no longer for requests under way."""

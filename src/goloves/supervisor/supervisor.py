@@ -187,7 +187,7 @@ class Supervisor:
         self.stopping.set()
         loop = asyncio.get_running_loop()
         for child in self._children:
-            child.drain()
+            child.drain(replaced=self.is_handed_over)
         deadline = loop.time() + self.config.server.drain + RELEASE
         while any(not child.ended.done() for child in self._children):
             if self._hastened.is_set():
@@ -216,7 +216,7 @@ class Supervisor:
         for post in self.posts[wanted:]:
             post.closed = True
             if post.child is not None:
-                post.child.drain()
+                post.child.drain(replaced=True)
         del self.posts[wanted:]
         while len(self.posts) < wanted:
             post = Post()
