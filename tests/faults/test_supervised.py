@@ -20,7 +20,7 @@ HASTY = BRISK + "\n[server]\nunresponsive = 2\n"
 """A node that says nothing for two seconds is replaced."""
 
 
-def test_supervised_nodes_killed_twenty_times_under_load_never_repeat_an_id(ground: Ground, note: Note) -> None:
+def test_supervised_nodes_killed_again_and_again_under_load_never_repeat_an_id(ground: Ground, note: Note) -> None:
     ledger = Ledger()
     rng = random.Random(7)
     kills = 0
