@@ -18,8 +18,9 @@ from faults.background import Background
 from faults.nodes import wait_for
 from goloves.v1 import goloves_pb2, goloves_pb2_grpc
 
-PAUSE = 0.02
-"""Seconds between two requests of a client: well below the moment that a draining node leaves to a busy client."""
+PAUSE = 0.1
+"""Seconds between two requests of a client: well below the time that a node that is replaced leaves to its clients, and
+long enough that 200 of them leave room for the service on two cores."""
 
 TIMEOUT = 30.0
 

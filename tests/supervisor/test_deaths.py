@@ -63,17 +63,17 @@ def test_a_node_that_hangs_is_killed_and_replaced(start: Start) -> None:
     new = service.all_ready(2, without={victim})
     assert len(new & old) == 1
     assert gone(victim)
-    service.says(r"a node died and is replaced .*reason='it said nothing for 2 s'")
+    service.says(r"a node died and is replaced .*reason='it said nothing for \d s'")
     assert draw(service, 10)
     assert service.stop() == Exit.DONE
 
 
 def test_a_frozen_supervisor_costs_no_node_its_life_when_it_wakes(start: Start) -> None:
-    service = start("--nodes", "2", GOLOVES_SERVER__UNRESPONSIVE="1")
+    service = start("--nodes", "2", GOLOVES_SERVER__UNRESPONSIVE="2")
     old = service.all_ready(2)
     service.process.send_signal(signal.SIGSTOP)
     frozen = time.monotonic()
-    wait_for(lambda: time.monotonic() - frozen > 3, "three times the silence that is allowed")
+    wait_for(lambda: time.monotonic() - frozen > 4, "twice the silence that is allowed")
     assert draw(service, 10), "nodes serve without a supervisor that looks"
     service.process.send_signal(signal.SIGCONT)
     awake = time.monotonic()
@@ -180,7 +180,7 @@ def test_a_store_that_was_lost_is_not_made_anew_by_a_node_that_is_replaced(start
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-def test_no_two_nodes_ever_have_one_state_directory(start: Start, tmp_path: Path, how: signal.Signals) -> None:
+def test_p1_no_two_nodes_ever_have_one_state_directory(start: Start, tmp_path: Path, how: signal.Signals) -> None:
     service = start("--nodes", "3")
     for _ in range(3):
         old = service.all_ready(3)

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx2
@@ -323,6 +324,28 @@ def test_a_rolling_restart_that_can_t_start_a_node_leaves_the_old_ones_alone(sta
     assert "stores.url changed, which takes a stop and a start; nothing was done" in done.stderr
     assert service.all_ready(2) == old
     assert service.stop() == Exit.DONE
+
+
+def test_a_stop_in_the_middle_of_a_rolling_restart_cuts_nothing(start: Start) -> None:
+    service = start("--nodes", "2", GOLOVES_SERVER__DRAIN="60", GOLOVES_HTTP__REQUEST_TIMEOUT="60")
+    service.all_ready(2)
+    host, port = service.urls[0].removeprefix("http://").rsplit(":", 1)
+    with contextlib.ExitStack() as stack:
+        slow = [stack.enter_context(socket.create_connection((host, int(port)), 60)) for _ in range(2)]
+        for connection in slow:
+            connection.sendall(b"GET /api/segment/get/default HTTP/1.1\r\n")
+        wait_for(lambda: {node["connections"] for node in service.nodes()} == {1}, "each node has one request")
+        reloading = stack.enter_context(ThreadPoolExecutor(1)).submit(service.reload, "--rolling")
+        wait_for(lambda: "waiting" in [node["stage"] for node in service.nodes()], "an old node drains")
+        service.process.send_signal(signal.SIGTERM)
+        service.says("stopping .*signal=SIGTERM")
+        wait_for(lambda: [node["stage"] for node in service.nodes()] == ["waiting"] * 2, "the old nodes drain")
+        for connection in slow:
+            connection.sendall(b"Host: a\r\n\r\n")
+            assert connection.recv(4096).startswith(b"HTTP/1.1 200 ")
+        assert reloading.result(60).returncode != Exit.DONE
+    assert service.ended() == Exit.DONE
+    assert "killed" not in service.said
 
 
 def test_with_no_worker_id_to_spare_nodes_are_replaced_one_for_one(start: Start) -> None:

@@ -145,7 +145,7 @@ def test_ipv6_is_written_in_brackets(start: Start) -> None:
     assert server.ids(1) == [1]
 
 
-def test_a_port_in_use_is_an_error_and_the_one_that_uses_it_goes_on(start: Start, tmp_path: Path) -> None:
+def test_p1_a_port_in_use_is_an_error_and_the_one_that_uses_it_goes_on(start: Start, tmp_path: Path) -> None:
     first = start()
     first.ready()
     address = first.urls[0].removeprefix("http://")

@@ -33,6 +33,9 @@ class Watched(Protocol):
     def troubles(self) -> list[str]:
         """Say what is not as it should be, though ids may be had."""
 
+    async def gather(self) -> None:
+        """Let all nodes tell what they have counted."""
+
     def nodes(self) -> list[dict[str, Any]]:
         """Describe each node."""
 
@@ -54,6 +57,7 @@ def make_app(watched: Watched) -> Starlette:
         return _json(body, 503 if reasons else 200)
 
     async def nodes(_: Request) -> JSONResponse:
+        await watched.gather()
         return _json({"version": __version__, "nodes": watched.nodes(), "counters": watched.counters()})
 
     return Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/nodes", nodes)])

@@ -40,7 +40,7 @@ class Bounds:
 
 BOUNDS = (
     Bounds(("server", "drain"), 0, 600, "s", "service managers kill what takes longer to stop"),
-    Bounds(("server", "unresponsive"), 1, 600, "s", "a busy machine keeps a node from its turn for moments"),
+    Bounds(("server", "unresponsive"), 2, 600, "s", "a busy machine keeps a node from its turn for moments"),
     Bounds(("stores", "timeout"), 0.05, 60, "s", "a call needs a round trip, and nobody waits for minutes"),
     Bounds(("stores", "pool"), 1, 1000, "", "a node needs a connection, and no database likes thousands"),
     Bounds(("stores", "failover_gap"), 1, 2**53, "", "a gap has to skip something, and not all numbers that there are"),

@@ -2,6 +2,8 @@
 
 Rules:
 1. A socket is bound without `SO_REUSEPORT`: two services on one port would share its connections without a word (P1).
+   Looking whether anybody listens on a Unix socket and taking its place happens under a lock of its directory: of two
+   that start at once on the file that a killed process left, one gets it.
 2. The acceptor takes connections itself. Where no file descriptor is left it pauses: the connections that are there go
    on, new ones wait in the kernel and come when there is room. (libuv would accept and drop them.)
 3. Several nodes accept from one listener: one that has more connections than another leaves the next one to it for a
@@ -9,11 +11,15 @@ Rules:
 """
 
 import asyncio
+import contextlib
 import errno
+import fcntl
+import os
 import socket
 import ssl
 import stat
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import structlog
@@ -34,6 +40,9 @@ PAUSE = 0.1
 
 QUIET = 60.0
 """Seconds in which that is logged once."""
+
+LOCKED = 5.0
+"""Seconds that a start waits for another one that is just taking a socket's place: a thousand times what it takes."""
 
 HANDSHAKE_TIMEOUT = 10.0
 """Seconds for the handshake of TLS: two round trips and a signature."""
@@ -102,17 +111,43 @@ def _listen_tcp(family: int, host: str, port: int, address: Address, setting: st
 
 
 def _listen_unix(address: Address, setting: str) -> socket.socket:
-    path = address.path
-    _remove_stale(address, setting)
-    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    with _directory_locked(address):
+        _remove_stale(address, setting)
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            made.bind(address.path)
+            made.listen(BACKLOG)
+            made.setblocking(False)
+        except OSError as error:
+            made.close()
+            raise ConfigError(_why(error, address, setting)) from None
+        return made
+
+
+@contextlib.contextmanager
+def _directory_locked(address: Address) -> Iterator[None]:
+    """Hold the lock of a socket's directory, which everybody holds for an instant only."""
     try:
-        made.bind(path)
-        made.listen(BACKLOG)
-        made.setblocking(False)
-    except OSError as error:
-        made.close()
-        raise ConfigError(_why(error, address, setting)) from None
-    return made
+        directory = os.open(Path(address.path).parent, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        yield  # what follows says what is wrong with it
+        return
+    try:
+        until = time.monotonic() + LOCKED
+        while True:
+            try:
+                fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise ConfigError(f"can't listen on {address}: some process keeps its directory locked") from None
+                time.sleep(0.01)
+            except OSError:
+                break  # a file system without locks
+            else:
+                break
+        yield
+    finally:
+        os.close(directory)
 
 
 def _remove_stale(address: Address, setting: str) -> None:

@@ -109,8 +109,11 @@ class Node:
         if self._tls is not None:
             self._renewing = asyncio.get_running_loop().call_later(RENEW, self._renew, self._tls)
 
-    async def stop(self, drain: float | None = None) -> None:
-        """Go through the stages; returns when the service is closed. `drain`: seconds, if not those of the node."""
+    async def stop(self, drain: float | None = None, rest: float = LAST_ANSWER) -> None:
+        """Go through the stages; returns when the service is closed.
+
+        `drain`: seconds, if not those of the node. `rest`: seconds for which connections at rest are kept.
+        """
         loop = asyncio.get_running_loop()
         drain = self._drain if drain is None else drain
         self.stage = Stage.NOT_READY
@@ -127,9 +130,9 @@ class Node:
         begun = loop.time()
         while self.open and loop.time() < begun + drain and not self._hastened.is_set():
             now = loop.time()
-            if now >= begun + min(LAST_ANSWER, drain):
+            if now >= begun + min(rest, drain):
                 for connection in self._connections():
-                    connection.close_at_rest(now - LAST_ANSWER)
+                    connection.close_at_rest(now - rest)
             await asyncio.sleep(LOOK)
         left = self._connections()
         if left:

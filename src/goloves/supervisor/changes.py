@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from goloves.config import Config
 from goloves.config.rules import values
 from goloves.config.schema import Key, settings, show
+from goloves.stores.urls import parse_store_url
 
 LIVE: tuple[Key, ...] = (("log",),)
 """What running processes take over. The certificate's files are read again as well."""
@@ -14,12 +15,12 @@ RESTART: tuple[Key, ...] = (
     ("http", "listen"),
     ("grpc", "listen"),
     ("admin",),
-    # With nodes on two stores at once, both would hand out the same numbers.
-    ("stores", "url"),
-    ("stores", "segments"),
-    ("stores", "windows"),
 )
 """What stays as it is until the service is stopped and started."""
+
+STORES: tuple[Key, ...] = (("stores", "url"), ("stores", "segments"), ("stores", "windows"))
+"""Where the stores are: with nodes on two at once, both would hand out the same numbers. Users and passwords may
+change while nodes are replaced."""
 
 
 @dataclass
@@ -39,13 +40,22 @@ def changes(old: Config, new: Config) -> Changes:
         for key in {**before, **after}:
             if key in before and key in after and before[key] == after[key]:
                 continue
-            if _below(key, RESTART) or (setting == ("server", "nodes") and 0 in (before[key], after[key])):
+            if (
+                _below(key, RESTART)
+                or (key in STORES and stores_of(old) != stores_of(new))
+                or (setting == ("server", "nodes") and 0 in (before[key], after[key]))
+            ):
                 found.restart.append(show(key))
             elif _below(key, LIVE):
                 found.live.append(show(key))
             else:
                 found.rolling.append(show(key))
     return found
+
+
+def stores_of(config: Config) -> list[str]:
+    """Say where the stores are, without users and passwords."""
+    return [parse_store_url(url).address for url in (config.segments_url, config.windows_url)]
 
 
 def _below(key: Key, places: tuple[Key, ...]) -> bool:

@@ -30,7 +30,7 @@ from goloves.supervisor.messages import (
 )
 from goloves.supervisor.seats import Seat
 
-FIRST_WORD = 60.0
+FIRST_WORD = 30.0
 """Seconds in which a node has to say something for the first time: an interpreter that starts on a machine without
 memory or processor left takes many times the usual half second."""
 
@@ -39,6 +39,10 @@ OWN_VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS",
 
 OUT_OF_MEMORY = 70
 """Exit code of a node that was out of memory."""
+
+REST = 1.5
+"""Seconds for which a node that is replaced keeps connections at rest: nothing hurries then, and also a client that
+stalls for a moment asks once more, is told to close, and meets no connection that closes under its request."""
 
 NICE_TO_KILL = 200
 """Points by which the kernel rather ends a node than its supervisor when memory runs out: a node is replaced."""
@@ -49,6 +53,14 @@ log = structlog.get_logger("goloves.supervisor")
 def node_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """Give the environment of a node."""
     return {name: value for name, value in environ.items() if name not in OWN_VARIABLES}
+
+
+def interpreter() -> list[str]:
+    """Give the command of an interpreter that finds modules where this one does.
+
+    `-m` would look into the working directory first, where anything may lie; it does only if this one does.
+    """
+    return [sys.executable, *([] if {"", str(Path.cwd())} & set(sys.path) else ["-P"])]
 
 
 class Child:
@@ -62,6 +74,10 @@ class Child:
         """0 before and after."""
         self.began = asyncio.get_running_loop().time()
         self.report = Report(Stage.STARTING, ["this node is starting"])
+        self.counters: dict[str, int] = {}
+        """What it had counted when it told so last."""
+        self.told = 0
+        """How often it has told so."""
         self.words: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
         """What it says to a person at its start; cancelled if it ends before."""
         self.failed: Failed | None = None
@@ -72,6 +88,7 @@ class Child:
         """Whether it was told to stop."""
         self.killed_for = ""
         """Why the supervisor killed it."""
+        self._drain = Drain()
         self._seat = seat
         self._unresponsive = unresponsive
         self._silent = 0.0
@@ -115,14 +132,14 @@ class Child:
         await asyncio.get_running_loop().create_unix_connection(lambda: self._line, sock=own)
         self._line.say(setup)
         if self.leaving:  # it was told so before it could hear
-            self._line.say(Drain())
+            self._line.say(self._drain)
 
     def _launch(self, line: socket.socket, setup: Setup) -> None:
         inherited = [line.fileno(), setup.memory, *(listener.fd for listener in setup.listeners)]
         if setup.lock is not None:
             inherited.append(setup.lock)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "goloves.supervisor.inside", str(line.fileno()), f"node-{self.number}"],
+            [*interpreter(), "-m", "goloves.supervisor.inside", str(line.fileno()), f"node-{self.number}"],
             stdin=subprocess.DEVNULL,
             pass_fds=inherited,
             env=node_environment(os.environ),
@@ -130,8 +147,9 @@ class Child:
             process_group=0,
         )
         self.pid = self._process.pid
-        with contextlib.suppress(OSError):
-            Path(f"/proc/{self.pid}/oom_score_adj").write_text(str(NICE_TO_KILL))
+        with contextlib.suppress(OSError, ValueError):
+            own = int(Path("/proc/self/oom_score_adj").read_text())
+            Path(f"/proc/{self.pid}/oom_score_adj").write_text(str(min(1000, own + NICE_TO_KILL)))
 
     # --- how it is ---
 
@@ -176,10 +194,11 @@ class Child:
         """Tell it something."""
         self._line.say(order)
 
-    def drain(self) -> None:
-        """Let it stop in an orderly way."""
+    def drain(self, *, replaced: bool = False) -> None:
+        """Let it stop in an orderly way; slower if somebody else serves in its place already."""
         self.leaving = True
-        self.say(Drain())
+        self._drain = Drain(REST if replaced else None)
+        self.say(self._drain)
 
     def hasten(self) -> None:
         """Let it stop, and wait no longer for requests under way."""
@@ -201,7 +220,10 @@ class Child:
         if isinstance(message, Report):
             changed = (message.stage, message.reasons) != (self.report.stage, self.report.reasons)
             self.report = message
-            if changed:
+            if message.counters is not None:
+                self.counters = message.counters
+                self.told += 1
+            if changed or message.counters is not None:
                 self._tell()
         elif isinstance(message, Ready):
             if not self.words.done():

@@ -28,7 +28,7 @@ from goloves.errors import GolovesError
 from goloves.log import set_up
 from goloves.server.assembly import Assembled, assemble, state_directory
 from goloves.server.balance import Balance
-from goloves.server.node import raise_open_files
+from goloves.server.node import LAST_ANSWER, raise_open_files
 from goloves.server.stages import Stage
 from goloves.stores.guard import Marks
 from goloves.supervisor.child import OUT_OF_MEMORY
@@ -42,12 +42,16 @@ from goloves.supervisor.messages import (
     Reload,
     Report,
     Setup,
+    Tell,
     decoded,
     read_setup,
 )
 
 BEAT = 0.5
 """Seconds between two reports: often enough that a node that hangs is known after any bound that makes sense."""
+
+WHOLE = 20
+"""Reports of which one has counters: what a node counted since the last one is lost if it is killed."""
 
 ORPHAN_DRAIN = 2.0
 """Seconds that a node without a supervisor waits for requests under way."""
@@ -91,6 +95,8 @@ class _Inside:
         self._line = Line(self._heard, self._orphaned)
         self._stop = asyncio.Event()
         self._drain: float | None = None
+        self._rest = LAST_ANSWER
+        self._beats = 0
         self._assembled: Assembled | None = None
         self._starting: asyncio.Task[Assembled] | None = None
         self._words: asyncio.Task[None] | None = None
@@ -139,9 +145,8 @@ class _Inside:
             node = self._assembled.node
             if node.stage is Stage.SERVING:
                 log.info("draining", connections=node.open)
-            await node.stop(self._drain)
-            log.debug("stopped")
-        self._report()
+            await node.stop(self._drain, self._rest)
+        self._report(whole=True)
         self._line.close()
         await asyncio.sleep(0)  # what was said leaves with the loop's next turn
 
@@ -177,10 +182,13 @@ class _Inside:
     def _heard(self, data: bytes) -> None:
         message = decoded(ORDERS, data)
         if isinstance(message, Drain):
+            self._rest = LAST_ANSWER if message.rest is None else message.rest
             self._end()
         elif isinstance(message, Hasten):
             self._end()
             self._hasten()
+        elif isinstance(message, Tell):
+            self._report(whole=True)
         elif isinstance(message, Reload):
             set_up(msgspec.json.decode(message.log, type=LogConfig), node=self._setup.number)
             if self._assembled is not None:
@@ -231,16 +239,18 @@ class _Inside:
             mmap.mmap(-1, SPARE).close()
         except OSError:
             self._end_without_memory()
-        self._report()
+        self._beats += 1
+        self._report(whole=self._beats % WHOLE == 0)
         loop.call_later(BEAT, self._beat, loop)
 
-    def _report(self) -> None:
+    def _report(self, *, whole: bool = False) -> None:
         assembled = self._assembled
         if assembled is None:
             self._line.say(Report(Stage.STARTING, ["this node is starting"], version=__version__), important=False)
             return
         node = assembled.node
-        report = Report(node.stage, assembled.reasons(), node.open, node.counters(), __version__)
+        counters = node.counters() if whole else None
+        report = Report(node.stage, assembled.reasons(), node.open, counters, __version__)
         self._line.say(report, important=False)
 
     def _failed(self, error: Exception) -> int:

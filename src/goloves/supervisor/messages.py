@@ -48,6 +48,9 @@ class Setup(msgspec.Struct, frozen=True, tag="setup"):
 class Drain(msgspec.Struct, frozen=True, tag="drain"):
     """Stop in an orderly way."""
 
+    rest: float | None = None
+    """Seconds for which connections at rest are kept, if not the usual moment."""
+
 
 class Hasten(msgspec.Struct, frozen=True, tag="hasten"):
     """Wait no longer for requests under way."""
@@ -59,7 +62,11 @@ class Reload(msgspec.Struct, frozen=True, tag="reload"):
     log: msgspec.Raw
 
 
-Order = Setup | Drain | Hasten | Reload
+class Tell(msgspec.Struct, frozen=True, tag="tell"):
+    """Report now, counters and all: somebody asked."""
+
+
+Order = Setup | Drain | Hasten | Reload | Tell
 """What a supervisor says."""
 
 
@@ -70,7 +77,8 @@ class Report(msgspec.Struct, frozen=True, tag="report"):
     reasons: list[str]
     """Why it can't serve; empty if it can."""
     connections: int = 0
-    counters: dict[str, int] = {}
+    counters: dict[str, int] | None = None
+    """Everything that is counted; None in most reports, since adding up takes its time with many connections."""
     version: str = ""
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import structlog
 
 from goloves.config import Config
-from goloves.errors import ConfigError, GolovesError
+from goloves.errors import ConfigError, GolovesError, ShuttingDown
 from goloves.supervisor.changes import changes
 from goloves.supervisor.child import Child, said_of_end
 from goloves.supervisor.post import Post
@@ -83,7 +83,7 @@ async def _replace(supervisor: Supervisor, post: Post, config: Config) -> Child:
         raise RollingFailed(f"the new node did not become ready: {why}; the old ones serve on")
     old = post.child
     if old is not None and old is not new:
-        await _let_go(supervisor, old)
+        await _let_go(supervisor, old, replaced=True)
     else:
         post.child, post.successor = new, None
     return new
@@ -94,7 +94,7 @@ async def _swap(supervisor: Supervisor, post: Post, config: Config) -> Child:
     supervisor.config = config
     old = post.child
     if old is not None:
-        await _let_go(supervisor, old)
+        await _let_go(supervisor, old, replaced=False)
     await supervisor.until(lambda: post.child is not None and post.child.is_ready, READY_WITHIN)
     new = post.child
     if new is None or not new.is_ready:
@@ -102,9 +102,12 @@ async def _swap(supervisor: Supervisor, post: Post, config: Config) -> Child:
     return new
 
 
-async def _let_go(supervisor: Supervisor, old: Child) -> None:
-    old.drain()
-    if not await supervisor.until(old.ended.done, supervisor.config.server.drain + RELEASE) and not old.ended.done():
+async def _let_go(supervisor: Supervisor, old: Child, *, replaced: bool) -> None:
+    """Let a node drain, and wait for its end; ShuttingDown if the whole service is to stop meanwhile."""
+    old.drain(replaced=replaced)
+    if not await supervisor.until(old.ended.done, supervisor.config.server.drain + RELEASE):
+        if supervisor.stopping.is_set():
+            raise ShuttingDown("the service is stopping")
         old.kill("it did not stop in time")
         await supervisor.until(old.ended.done)
 

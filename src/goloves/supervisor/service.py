@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import structlog
 
@@ -23,6 +23,9 @@ from goloves.supervisor.rolling import Say, roll
 from goloves.supervisor.seats import lock_service, seats_in_use
 from goloves.supervisor.supervisor import Supervisor
 from goloves.supervisor.takeover import Inheritance, hand_over
+
+if TYPE_CHECKING:
+    from goloves.admin.app import ControlPlane
 
 ORPHANS = 15.0
 """Seconds that a start waits for addresses which nodes of a killed supervisor hold still: they let go of them at once
@@ -45,7 +48,7 @@ class Service:
         self._reread = reread
         self._greet = greet
         self._supervisor: Supervisor
-        self._background: set[asyncio.Task[None]] = set()
+        self._plane: ControlPlane | None = None
 
     async def run(self, *, init: bool = False, takeover: bool = False) -> None:
         """Serve until told to stop.
@@ -97,40 +100,37 @@ class Service:
     async def _supervise(
         self, listeners: OpenListeners, lock: TextIO | None, inherited: Inheritance | None, init: bool
     ) -> None:
-        from goloves.admin.app import ControlPlane
-
         loop = asyncio.get_running_loop()
         supervisor = self._supervisor = Supervisor(self._config, listeners, lock)
         orders = Orders(Path(self._config.server.data_dir), self._handle)
-        plane = ControlPlane(supervisor, [each for _, each in listeners.of("admin")])
         hang_up = HangUp()
         if hang_up.is_wanted:
             loop.add_signal_handler(signal.SIGHUP, self._hung_up, hang_up)
 
-        async def begun() -> None:
-            if inherited is not None:
-                await self._take_over(inherited, listeners)
-            orders.open()
-            plane.start()
+        def open_to_others() -> None:
+            # Loaded here, while the first node starts in a process of its own.
+            from goloves.admin.app import ControlPlane
 
+            self._plane = ControlPlane(supervisor, [each for _, each in listeners.of("admin")])
+            self._plane.start()
+            orders.open()
+
+        async def take_over() -> None:
+            assert inherited is not None
+            await self._take_over(inherited, listeners)
+            open_to_others()
+
+        greet = partial(self._greet, listeners)
         try:
             if inherited is None:
                 # Whoever asks while the first node starts gets an answer, too.
-                orders.open()
-                plane.start()
-            await supervisor.run(
-                init=init,
-                create=inherited is None,
-                greet=partial(self._greet, listeners),
-                begun=begun if inherited is not None else None,
-            )
+                await supervisor.run(init=init, greet=greet, launched=open_to_others)
+            else:
+                await supervisor.run(create=False, greet=greet, begun=take_over)
         finally:
-            if supervisor.is_handed_over:
-                orders.keep_file = True
+            orders.keep_file = supervisor.is_handed_over
             orders.close()
-            for task in self._background:
-                task.cancel()
-            await plane.stop()
+            await self._stop_plane()
 
     async def _take_over(self, inherited: Inheritance, listeners: OpenListeners) -> None:
         supervisor = self._supervisor
@@ -146,6 +146,11 @@ class Service:
         listeners.keep_files = False
         log.info("took over")
 
+    async def _stop_plane(self) -> None:
+        plane, self._plane = self._plane, None
+        if plane is not None:
+            await plane.stop()
+
     # --- orders ---
 
     async def _handle(self, request: Request, connection: socket.socket, say: Say) -> None:
@@ -155,6 +160,8 @@ class Service:
             await self._roll(say)
         elif request.do == "takeover":
             await hand_over(self._supervisor, request, connection)
+            if self._supervisor.is_handed_over:
+                await self._stop_plane()  # who asks from now on is answered by the other one
         else:
             raise ConfigError(f"the running service knows no order {request.do!r}; it is of version {_version()}")
 

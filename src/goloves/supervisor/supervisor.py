@@ -20,12 +20,12 @@ import structlog
 
 from goloves.config import Config
 from goloves.config.settings import LogConfig
-from goloves.errors import GolovesError
+from goloves.errors import GolovesError, ShuttingDown
 from goloves.server.assembly import may_create
 from goloves.server.balance import PLACES, Balance, make_memory
 from goloves.supervisor.child import Child, said_of_end
 from goloves.supervisor.cores import cores
-from goloves.supervisor.messages import Failed, Ready, Reload
+from goloves.supervisor.messages import Failed, Ready, Reload, Tell
 from goloves.supervisor.notify import Notifier
 from goloves.supervisor.open_listeners import OpenListeners
 from goloves.supervisor.post import Post
@@ -90,9 +90,10 @@ class Supervisor:
         init: bool = False,
         create: bool = True,
         greet: Callable[[Ready], None] = lambda _: None,
+        launched: Callable[[], None] = lambda: None,
         begun: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """Serve until told to stop. `begun` is awaited when the nodes serve.
+        """Serve until told to stop. `launched` is called when the first node starts, `begun` awaited when all serve.
 
         `init`: make a new store first. `create`: whether an embedded store may come into being by itself.
         Raises StartFailed if the first node can't start, Hastened if it was stopped twice.
@@ -104,9 +105,11 @@ class Supervisor:
         self._looked_at = loop.time()
         self._tick()
         try:
-            await self._begin(init, create and may_create(self.config), greet)
+            await self._begin(init, create and may_create(self.config), greet, launched)
             if begun is not None and not self.stopping.is_set():
                 await begun()
+            if not self.stopping.is_set():
+                self.notifier.ready(self.status())
             await self.stopping.wait()
         finally:
             await self._end()
@@ -118,7 +121,8 @@ class Supervisor:
         """Begin to stop; the second time, wait no longer for requests under way; the third time, for nothing."""
         if not self.stopping.is_set():
             self.stopping.set()
-            self.notifier.stopping()
+            if not self.is_handed_over:
+                self.notifier.stopping()
         elif not self._hastened.is_set():
             self._hastened.set()
             for child in self._children:
@@ -147,10 +151,13 @@ class Supervisor:
             log.info("stopping", signal=number.name)
         self.stop()
 
-    async def _begin(self, init: bool, create: bool, greet: Callable[[Ready], None]) -> None:
+    async def _begin(
+        self, init: bool, create: bool, greet: Callable[[Ready], None], launched: Callable[[], None]
+    ) -> None:
         first = Post()
         self.posts.append(first)
         first.child = await self.spawn(create=create, init=init)
+        launched()
         greeting = asyncio.create_task(self._greet(first.child, greet))
         await self.until(lambda: self._has_begun(first.child))
         child = first.child
@@ -164,7 +171,6 @@ class Supervisor:
         if not self.stopping.is_set():
             await asyncio.wait([greeting])
             self.serving.set()
-            self.notifier.ready(self.status())
 
     @staticmethod
     def _has_begun(child: Child | None) -> bool:
@@ -181,7 +187,7 @@ class Supervisor:
         self.stopping.set()
         loop = asyncio.get_running_loop()
         for child in self._children:
-            child.drain()
+            child.drain(replaced=self.is_handed_over)
         deadline = loop.time() + self.config.server.drain + RELEASE
         while any(not child.ended.done() for child in self._children):
             if self._hastened.is_set():
@@ -210,7 +216,7 @@ class Supervisor:
         for post in self.posts[wanted:]:
             post.closed = True
             if post.child is not None:
-                post.child.drain()
+                post.child.drain(replaced=True)
         del self.posts[wanted:]
         while len(self.posts) < wanted:
             post = Post()
@@ -218,7 +224,12 @@ class Supervisor:
             self._keep(post)
 
     async def spawn(self, config: Config | None = None, *, create: bool = False, init: bool = False) -> Child:
-        """Start a node; it is not on a post yet. OSError if the machine can't have another process."""
+        """Start a node; it is not on a post yet.
+
+        Raises OSError if the machine can't have another process, ShuttingDown if the service stops.
+        """
+        if self.stopping.is_set():
+            raise ShuttingDown("the service is stopping")
         config = config or self.config
         seat = take_seat(Path(config.server.data_dir), {child.number for child in self._children})
         used = {child.place for child in self._children}
@@ -309,7 +320,7 @@ class Supervisor:
                 child.ended.add_done_callback(partial(self._gone, child))
 
     def _gone(self, child: Child, _: "asyncio.Future[int]") -> None:
-        self._past.update(child.report.counters)
+        self._past.update(child.counters)
         self._balance.clear(child.place)
         self._children.remove(child)
         self._tell()
@@ -355,12 +366,15 @@ class Supervisor:
             if post.child is not None
             for reason in post.child.reasons
         ]
-        found += [
-            f"nodes end again and again ({post.in_a_row} in a row)"
-            for post in self.posts
-            if post.loops and not (post.child is not None and post.child.is_ready and not post.in_a_row)
-        ]
+        found += [f"nodes end again and again ({post.in_a_row} in a row)" for post in self.posts if post.loops]
         return found
+
+    async def gather(self) -> None:
+        """Let all nodes tell what they have counted; those that don't within half a second are left out."""
+        told = [(child, child.told) for child in self._children]
+        for child, _ in told:
+            child.say(Tell())
+        await self.until(lambda: all(child.told > before or not child.pid for child, before in told), 0.5)
 
     def nodes(self) -> list[dict[str, Any]]:
         """Describe each node."""
@@ -375,7 +389,7 @@ class Supervisor:
                 "reasons": child.reasons,
                 "age": round(now - child.began, 1),
                 "connections": child.report.connections,
-                "counters": child.report.counters,
+                "counters": child.counters,
             }
             for child in self._children
             if child.pid
@@ -385,7 +399,7 @@ class Supervisor:
         """Add up what all nodes counted, those included that have ended, as far as they told it."""
         total = Counter(self._past)
         for child in self._children:
-            total.update(child.report.counters)
+            total.update(child.counters)
         total["node_restarts"] = sum(post.restarts for post in self.posts)
         return dict(total)
 

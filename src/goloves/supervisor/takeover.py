@@ -23,7 +23,7 @@ import structlog
 
 from goloves.config import Config
 from goloves.errors import ConfigError
-from goloves.stores.urls import parse_store_url
+from goloves.supervisor.changes import stores_of
 from goloves.supervisor.open_listeners import Opened, OpenListeners
 from goloves.supervisor.orders import Reply, Request, connect, read_line
 from goloves.supervisor.supervisor import Supervisor
@@ -56,11 +56,6 @@ class Estate(msgspec.Struct, frozen=True):
     listeners: list[Given] = []
     has_lock: bool = False
     error: str = ""
-
-
-def stores_of(config: Config) -> list[str]:
-    """Say where the stores are, without users and passwords, which may change."""
-    return [parse_store_url(url).address for url in (config.segments_url, config.windows_url)]
 
 
 class Inheritance:
