@@ -166,7 +166,7 @@ def pip_configuration() -> str:
     for line in listed.stdout.splitlines():
         key, _, value = line.partition("=")
         name = key.rpartition(".")[2]
-        if name in ("index-url", "extra-index-url", "trusted-host", "cert", "proxy", "timeout"):
+        if name not in ("find-links", "user", "target", "prefix", "require-virtualenv"):  # what means this machine
             settings[name] = value.strip("'\"").replace("\\n", " ")
     return "[global]\n" + "".join(f"{name} = {value}\n" for name, value in settings.items())
 
