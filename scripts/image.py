@@ -166,7 +166,7 @@ def pip_configuration() -> str:
     for line in listed.stdout.splitlines():
         key, _, value = line.partition("=")
         name = key.rpartition(".")[2]
-        if name in ("index-url", "extra-index-url", "trusted-host", "cert", "proxy", "timeout"):
+        if name not in ("user", "target", "prefix", "require-virtualenv"):  # these say where this machine installs
             settings[name] = value.strip("'\"").replace("\\n", " ")
     return "[global]\n" + "".join(f"{name} = {value}\n" for name, value in settings.items())
 

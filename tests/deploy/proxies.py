@@ -34,6 +34,7 @@ class Proxy:
         program = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
         if program is None:
             pytest.skip(f"{name} is not installed: its example was not run")
+        self.name = name
         self.http, self.grpc = free_port(), free_port()
         self.log = directory / "log"
         if name == "nginx":
@@ -47,7 +48,6 @@ class Proxy:
             example = _with_nodes((ROOT / "deployments" / "haproxy" / "haproxy.cfg").read_text("utf-8"), nodes)
             example = _replaced(example, "bind :8080", f"bind 127.0.0.1:{self.http}")
             example = _replaced(example, "bind :50051", f"bind 127.0.0.1:{self.grpc}")
-            example = _replaced(example, "    log global\n", "")
             (directory / "haproxy.cfg").write_text(example, "utf-8")
             command = [program, "-db", "-f", str(directory / "haproxy.cfg")]
         with self.log.open("a") as log:
