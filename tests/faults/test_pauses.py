@@ -1,7 +1,9 @@
 """Nodes that are stopped in the middle of whatever they do, for moments or for longer than their windows."""
 
 import random
+import sqlite3
 import time
+from contextlib import closing
 
 import pytest
 
@@ -9,8 +11,9 @@ from faults.conftest import Note
 from faults.ground import BRISK, TAGS, Ground
 from faults.ledger import Ledger
 from faults.load import Load, all_routes, snowflakes
-from faults.nodes import Cluster, start_all, wait_for
+from faults.nodes import Cluster, Node, start_all, wait_for
 from goloves.core.layout import Layout
+from stores.backends import Sqlite
 
 TIGHT = (
     BRISK
@@ -27,6 +30,23 @@ window = 2
 """A space of two worker ids whose windows last for two seconds: a third node gets one only if another lets go of it."""
 
 LAYOUTS = {"tight": Layout(worker_bits=1)}
+
+
+def freeze_at_rest(node: Node, ground: Ground) -> None:
+    """Freeze a node at a moment at which it does not hold the lock of the file, which it would keep from all others."""
+    for _ in range(100):
+        node.freeze()
+        if not isinstance(ground.backend, Sqlite):
+            return
+        with closing(sqlite3.connect(ground.backend.file, timeout=1, isolation_level=None)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                node.thaw()
+            else:
+                connection.execute("ROLLBACK")
+                return
+    raise AssertionError("whenever the node is frozen, it holds the lock")
 
 
 def test_a_node_frozen_past_its_window_wakes_without_it_and_whoever_took_over_goes_on(
@@ -47,7 +67,7 @@ def test_a_node_frozen_past_its_window_wakes_without_it_and_whoever_took_over_go
                 ready, why = waiting.readiness()
                 assert not ready
                 assert "no window of the space 'tight'" in why
-                holder.freeze()
+                freeze_at_rest(holder, ground)
                 takeovers.append(load.wait_served(50, "snowflake", waiting.name))
                 holder.thaw()
                 awake = time.monotonic()
