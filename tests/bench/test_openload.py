@@ -231,7 +231,7 @@ def test_the_witness_does_not_excuse_a_server_that_stalls(openload: Path) -> Non
         words = ("--rate", "1000", "--connections", "1", "--witness", "0,1" if (os.cpu_count() or 1) > 1 else "0")
         _, figures = load(openload, server.port, *words, "--drain", "20")
     if "no_witness" not in figures:
-        assert figures["latency_without_stalls_us"]["p90"] > 20_000
+        assert figures["latency_without_stalls_us"]["p90"] > 100_000
 
 
 def test_where_real_time_is_not_permitted_no_figure_without_stalls_is_told(openload: Path) -> None:
