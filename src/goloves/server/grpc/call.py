@@ -313,6 +313,9 @@ class GrpcCall:
                 await self._until_writable()
             if method.unary is not None:
                 answer = await method.unary(request, self)
+                # And many may have waited for the same thing: what they got is small until it is written.
+                while self._connection.congested:
+                    await self._until_writable()
                 self._send(frame_message(method.write(answer), compress=self._route.compress))
             elif method.streaming is not None:
                 await self._stream(method.streaming(request, self))
