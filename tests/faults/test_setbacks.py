@@ -6,6 +6,7 @@ again; all stop and say so; after `goloves repair` ids go on by themselves, abov
 """
 
 import time
+from contextlib import ExitStack
 
 import pytest
 
@@ -101,7 +102,11 @@ def test_r7_a_failover_to_a_replica_that_lost_commits_is_noticed(
     ledger = Ledger()
     postgres = served.server.name == "postgresql"
     settings = HASTY + f'\n[stores]\nfailover = "{policy}"\n'
-    with copied_data(served) as older, Proxy(served.server.port, connecting_commits=postgres) as proxy:
+    with (
+        copied_data(served) as older,
+        Proxy(served.server.port, connecting_commits=postgres) as proxy,
+        ExitStack() as stack,
+    ):
         through = served.through(proxy.port)
         with Cluster(through, settings=settings) as cluster:
             nodes = cluster.start(3)
@@ -115,23 +120,23 @@ def test_r7_a_failover_to_a_replica_that_lost_commits_is_noticed(
                 # The last word of the first server; whoever may still ask it must not.
                 served.witness.gather()
                 served.server.stop()
-                with second_server(served.server, older, promoted=promoted) as second:
-                    served.backend = replica = Replica(served.backend, second)  # type: ignore[arg-type]
-                    served.witness.follow(replica)
-                    before = highest(ledger)
-                    proxy.target = second.port
-                    proxy.refusing = False
+                second = stack.enter_context(second_server(served.server, older, promoted=promoted))
+                served.backend = replica = Replica(served.backend, second)  # type: ignore[arg-type]
+                served.witness.follow(replica)
+                before = highest(ledger)
+                proxy.target = second.port
+                proxy.refusing = False
+                back = time.monotonic()
+                noticed: list[float] = []
+                if policy == "halt":
+                    noticed = all_halted(load, nodes, back)
+                    nothing_is_served(load, nodes)
+                    cluster.goloves("repair", "--yes")
                     back = time.monotonic()
-                    noticed: list[float] = []
-                    if policy == "halt":
-                        noticed = all_halted(load, nodes, back)
-                        nothing_is_served(load, nodes)
-                        cluster.goloves("repair", "--yes")
-                        back = time.monotonic()
-                    segments = [load.wait_served(100, "segment", node.name, since=back) for node in nodes]
-                    windows = [load.wait_served(50, "snowflake", node.name, since=back) for node in nodes]
-                    beyond(ledger, before, cluster)
-                    served.check(ledger, cluster, set_back=True)
+                segments = [load.wait_served(100, "segment", node.name, since=back) for node in nodes]
+                windows = [load.wait_served(50, "snowflake", node.name, since=back) for node in nodes]
+            beyond(ledger, before, cluster)
+            served.check(ledger, cluster, set_back=True)
             said = "".join(node.said() for node in nodes)
             assert "became another" in said if promoted else "went backwards" in said
     note(received=ledger.received, noticed=noticed, segments_after=segments, windows_after=windows)

@@ -9,9 +9,18 @@ import pytest
 
 from server.live import LiveNode
 
-OPTIONS = ["--checks=all", "--exclude-checks=use_after_free", "-n10", "--no-color", "--suppress-health-check=all"]
+OPTIONS = [
+    "--checks=all",
+    "--exclude-checks=use_after_free",
+    "--max-examples=10",
+    "--generation-deterministic",
+    "--request-timeout=60",
+    "--no-color",
+    "--suppress-health-check=all",
+]
 """Its health checks judge how fast it makes up data, which says nothing about the node on a busy machine. Leaf's route
-answers DELETE like GET, so that nothing is deleted and nothing used after it."""
+answers DELETE like GET, so that nothing is deleted and nothing used after it. The same requests are made up each time:
+what a pattern can't say (not each number of 19 digits is an id) would otherwise fail now and then."""
 
 CONTRACT = Path(__file__).parents[2] / "api" / "http" / "openapi.yaml"
 
@@ -25,6 +34,7 @@ def test_schemathesis_finds_nothing(node: LiveNode, tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
+        timeout=300,
     )
     assert run.returncode == 0, run.stdout + run.stderr
     passed = re.search(r"(\d+) generated, (\d+) passed", run.stdout)
