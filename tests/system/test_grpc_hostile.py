@@ -10,6 +10,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import grpc
 import pytest
@@ -211,11 +212,11 @@ ATTACKS: dict[str, Attack] = {
 }
 
 
-@pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    directory = tmp_path_factory.mktemp("node")
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Serving]:
+    """Each attack has a node of its own: memory that an earlier one made it hold would hide what this one costs."""
     words = ("--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0")
-    serving = Serving(directory, words, {"GOLOVES_SEGMENT__DEADLINE": "10"})
+    serving = Serving(tmp_path, words, {"GOLOVES_SEGMENT__DEADLINE": "10"})
     try:
         serving.ready()
         yield serving

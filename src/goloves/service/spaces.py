@@ -246,8 +246,8 @@ class SpaceSource:
         if why is Why.NOT_YET and window is not None:
             wait = max(1.0, (self.layout.unix_ms(window.start) - self.layout.unix_ms(self._now())) / 1000)
             return NoWindow(
-                f"the window of the space {self.name!r} begins in {wait:.0f} s: the store was repaired, or the clock"
-                " of this node is behind",
+                f"the window of the space {self.name!r} begins in {wait:.0f} s by the clock of this node, which stepped"
+                " back; try again",
                 retry_after=wait,
             )
         trouble = self.trouble

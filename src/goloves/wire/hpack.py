@@ -244,7 +244,7 @@ Step = Callable[[Hashable, int], Hashable | None]
 
 
 class Recognizer:
-    """Tells of a Huffman code whether what it spells is one of a set of texts, in a fifth of the time of spelling it.
+    """Tells of a Huffman code whether what it spells is one of a set of texts, without spelling it.
 
     The set is given as an automaton: the state at the start; `step`, which gives the state after an octet, or None if
     no text goes on like this; and which states may be the last. Its states times the Huffman code's are its places;
