@@ -19,7 +19,7 @@ from itertools import chain
 from typing import Protocol, TypeVar
 
 from goloves.core.grants import MAX_NUMBER
-from goloves.errors import InvalidCount
+from goloves.errors import InvalidCount, StoreUnavailable
 from goloves.stores.base import (
     MAX_READ,
     Mark,
@@ -45,8 +45,8 @@ RECENT = timedelta(hours=24)
 OWNERS_READ = 10_000
 """Worker ids among which nodes are looked for, the latest used first: more than any cluster has nodes."""
 
-ROUNDS = 5
-"""How often marks are read once more that nodes wrote during the repair: each node writes its own once in a halt."""
+ROUNDS = 100
+"""How often marks are used that nodes wrote during the repair: each node writes its own once in a halt."""
 
 _PROCESS = re.compile(r" pid \d+$")
 """What an owner of a window has beyond the name of its node."""
@@ -192,7 +192,8 @@ def plan_repair(
 async def repair(store: Repairable, findings: Findings, plan: Plan) -> None:
     """Raise everything above what anybody remembers, and lift the halts. Safe to repeat, and to break off.
 
-    Marks that nodes write meanwhile are honoured as well. Raises StoreUnavailable, UnknownOutcome.
+    Marks that nodes write meanwhile are honoured as well: none is forgotten that was not used, and the halt is lifted
+    when there is none left. Raises StoreUnavailable, UnknownOutcome.
     """
     await _raise_tags(store, plan.numbers)
     if not plan.whole:
@@ -207,13 +208,15 @@ async def repair(store: Repairable, findings: Findings, plan: Plan) -> None:
     marks, done = findings.marks, {**_highest_numbers(findings.marks), **plan.numbers}
     for _ in range(ROUNDS):
         await _raise_fences(store, marks)
+        await store.forget_marks(marks)
         marks = await store.read_marks()
-        late = {name: number for name, number in _highest_numbers(marks).items() if number > done.get(name, -1)}
-        if not late:
+        if not marks:
             break
+        late = {name: number for name, number in _highest_numbers(marks).items() if number > done.get(name, -1)}
         await _raise_tags(store, late)
         done |= late
-    await store.forget_marks()
+    else:
+        raise StoreUnavailable("nodes write marks faster than this repair can use them; run it again")
     await store.lift_halt()
 
 

@@ -403,7 +403,10 @@ class HaltContract:
             "a": {Mark("tag", "order", 50), Mark("worker", "default", 4, 7)},
             "b": {Mark("tag", "order", 60), Mark("tag", "default", 1)},
         }
-        await first.forget_marks()
+        await second.write_marks("a", [Mark("tag", "order", 51)])
+        await first.forget_marks(marks)
+        assert await second.read_marks() == {"a": [Mark("tag", "order", 51)]}, "raised since it was read"
+        await first.forget_marks(await first.read_marks())
         assert await second.read_marks() == {}
 
     async def test_r6_a_repair_raises_a_tag_above_a_number_and_lifts_its_halt(self, backend: Backend) -> None:

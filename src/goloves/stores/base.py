@@ -214,8 +214,8 @@ class RepairStore(Store, Protocol):
     async def read_spaces(self) -> list[RegisteredSpace]:
         """Read the spaces that were registered, in the order of their names; none where only Leaf's table exists."""
 
-    async def forget_marks(self) -> None:
-        """Forget the marks that nodes wrote: a repair has used them."""
+    async def forget_marks(self, used: Mapping[str, Iterable[Mark]]) -> None:
+        """Forget these marks, by node, which a repair has used; one that was raised since it was read stays."""
 
     async def recent_owners(self, *, most: int = 100) -> list[SeenOwner]:
         """Read who held worker ids, of all spaces, the latest first (R6: which nodes' marks are missing)."""

@@ -327,9 +327,16 @@ class MemoryStore:
             if name in self.data.leaf or name in self.data.tags
         }
 
-    async def forget_marks(self) -> None:
+    async def forget_marks(self, used: Mapping[str, Iterable[Mark]]) -> None:
         self._check_open()
-        self.data.marks.clear()
+        for node, marks in used.items():
+            kept = self.data.marks.get(node, {})
+            for mark in marks:
+                key = (mark.kind, mark.name, mark.worker)
+                if key in kept and kept[key] <= mark.value:
+                    del kept[key]
+            if not kept:
+                self.data.marks.pop(node, None)
 
     async def recent_owners(self, *, most: int = 100) -> list[SeenOwner]:
         self._check_open()

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from goloves.core.grants import MAX_NUMBER
 from goloves.stores import checks, failover, rules, schema
@@ -78,9 +78,9 @@ class SqlRepair(SqlSegments):
             return {}
         return await self._run(lambda connection: self._read_remembered(connection, listed), write=False)
 
-    async def forget_marks(self) -> None:
+    async def forget_marks(self, used: Mapping[str, Iterable[Mark]]) -> None:
         self._check_migrated("a repair")
-        await self._run(lambda connection: connection.execute(delete(schema.mark)).rowcount, timeout=PATIENCE)
+        await self._run(lambda connection: self._forget_marks(connection, used), timeout=PATIENCE)
 
     async def recent_owners(self, *, most: int = 100) -> list[SeenOwner]:
         if not self.has_marks:
@@ -137,6 +137,26 @@ class SqlRepair(SqlSegments):
             kind: Any = row.kind
             found.setdefault(row.node, []).append(Mark(kind, row.name, row.value, row.worker))
         return found
+
+    def _forget_marks(self, connection: Connection, used: Mapping[str, Iterable[Mark]]) -> None:
+        table = schema.mark
+        statement = delete(table).where(
+            *(table.c[name] == bindparam(f"the_{name}") for name in ("node", "kind", "name", "worker")),
+            table.c.value <= bindparam("the_value"),
+        )
+        rows = [
+            {
+                "the_node": node,
+                "the_kind": mark.kind,
+                "the_name": mark.name,
+                "the_worker": mark.worker,
+                "the_value": mark.value,
+            }
+            for node, marks in used.items()
+            for mark in marks
+        ]
+        if rows:
+            connection.execute(statement, rows)
 
     def _recent_owners(self, connection: Connection, most: int) -> list[SeenOwner]:
         table = schema.worker
