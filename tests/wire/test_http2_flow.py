@@ -86,6 +86,15 @@ class TestSending:
         peer.feed(setting(Setting.INITIAL_WINDOW_SIZE, 1))
         assert sent_data(peer, 1) == b"x" * 1000 + b"yy"
 
+    def test_settings_are_acknowledged_before_the_data_that_they_let_go(self) -> None:
+        peer = Peer()
+        peer.feed(setting(Setting.INITIAL_WINDOW_SIZE, 0))
+        peer.open(1, end=True)
+        peer.answer(1, b"abc")
+        peer.sent.clear()
+        peer.feed(setting(Setting.INITIAL_WINDOW_SIZE, 1000))
+        assert [(got.kind, got.flags) for got in peer.sent[:2]] == [(Kind.SETTINGS, ACK), (Kind.DATA, 0)]
+
     def test_large_data_is_cut_into_frames_that_every_peer_takes(self) -> None:
         peer = Peer()
         peer.open(1, end=True)

@@ -45,9 +45,10 @@ class Control(Calls):
         if len(settings) > self._limits.settings:
             raise ConnectionFault(Code.ENHANCE_YOUR_CALM, f"more than {self._limits.settings} settings at once")
         self._spend_chatter(1 + len(self._streams) / 8)  # a new initial window changes each stream
+        # Before the data that a larger window lets go: until it has read this, gRPC's C core counts by the old one.
+        self._sender.out.append(SETTINGS_ACK)
         for name, value in settings:
             self._apply(name, value)
-        self._sender.out.append(SETTINGS_ACK)
 
     def _apply(self, name: int, value: int) -> None:
         if name == Setting.INITIAL_WINDOW_SIZE:
