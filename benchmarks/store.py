@@ -61,10 +61,11 @@ class Store:
 
 
 def goloves_config(directory: Path, url: str, port: int, grpc: int) -> Path:
-    """Write the configuration of the node that is measured: all defaults, but for addresses and `max_step`."""
+    """Write the configuration of the node that is measured: all defaults, but for addresses, `max_step` and no
+    supervisor, for the process that is started is the one that is measured."""
     path = directory / "goloves.toml"
     path.write_text(
-        f'[server]\ndata_dir = "{directory / "data"}"\n\n[stores]\nurl = "{url}"\n\n'
+        f'[server]\ndata_dir = "{directory / "data"}"\nnodes = 0\n\n[stores]\nurl = "{url}"\n\n'
         f'[http]\nlisten = ["127.0.0.1:{port}"]\n\n[grpc]\nlisten = ["127.0.0.1:{grpc}"]\n\n'
         f"[segment]\nmax_step = {STEP}\n",
         encoding="utf-8",

@@ -141,8 +141,10 @@ WRONG = [
         "goloves.toml:2: http.listen names 127.0.0.1:80 and 127.0.0.1:80, which can't both be listened on",
     ),
     ("[http]\nlisten = ['8080']\n", 'goloves.toml:2: http.listen holds "8080": the host is missing; 127.0.0.1:8080'),
-    ("[server]\nnodes = 2\n", "goloves.toml:2: server.nodes = 2: several nodes will come with a later version"),
-    ("[admin]\nlisten = ':1'\n", "goloves.toml:1: the admin API, metrics and console (admin) will come with a later"),
+    ("[server]\nnodes = 65\n", "goloves.toml:2: server.nodes = 65: there can be 0 to 64 nodes"),
+    ("[server]\nnodes = 'all'\n", 'goloves.toml:2: server.nodes is "all"; it has to be a whole number or "auto"'),
+    ("[admin]\nlisten = '0.0.0.0:8081'\n", 'goloves.toml:2: admin.listen is "0.0.0.0:8081": only this machine may'),
+    ("[auth]\nkey = ':1'\n", "goloves.toml:1: access rights (auth) will come with a later"),
     ("auth = 3\n", "goloves.toml:1: access rights (auth) will come with a later version; leave it out"),
     (
         "[grpc]\nlisten = ['127.0.0.1:8080']\n",
@@ -170,8 +172,8 @@ def test_what_is_wrong_is_named_with_its_line_and_how_to_mend_it(toml: str, says
 
 
 def test_all_problems_are_named_at_once_in_the_order_of_the_lines(tmp_path: Path) -> None:
-    toml = "[segment]\ndedline = 1\ntarget = 0\n[admin]\nx = 1\n[snowflake]\ndeadline = 'x'\n[http]\nlisten = ['x']\n"
-    found = problems(toml, env={"GOLOVES_LOG__LEVEL": "loud"}, flags={("server", "nodes"): 3}, where=tmp_path)
+    toml = "[segment]\ndedline = 1\ntarget = 0\n[auth]\nx = 1\n[snowflake]\ndeadline = 'x'\n[http]\nlisten = ['x']\n"
+    found = problems(toml, env={"GOLOVES_LOG__LEVEL": "loud"}, flags={("server", "nodes"): 300}, where=tmp_path)
     places = [line.split(": ")[0] for line in found]
     assert places == [*(f"goloves.toml:{line}" for line in (2, 3, 4, 7, 9)), "GOLOVES_LOG__LEVEL", "--nodes"]
 
@@ -436,7 +438,7 @@ def test_no_problem_and_no_repr_shows_a_password(url: str, tmp_path: Path) -> No
 
 
 def test_r7_what_follows_from_another_server_reaches_the_store(tmp_path: Path) -> None:
-    from goloves.cli.opening import options
+    from goloves.server.assembly import options
 
     plain = options(loaded("", where=tmp_path).config)
     assert (plain.failover, plain.skip.numbers, plain.skip.time_ms) == ("halt", 10_000_000, 610_000)
@@ -472,6 +474,45 @@ def test_w10_a_space_restricts_its_worker_ids_and_few_of_them_get_short_windows(
     assert space.worker_ids() == ids
     assert space.window == window
     assert loaded("[spaces.q]\n", where=tmp_path).config.spaces["q"].worker_ids() is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "host", "number"),
+    [
+        ("worker = '7'", "anything", 7),
+        ("worker = 'ordinal'", "goloves-3", 3),
+        ("worker = 'ordinal'", "goloves-0.goloves.ids.svc.cluster.local", 0),
+        ("worker = 'ordinal'\nworkers = '512-1023'", "ids12", 524),
+        ("worker = '600'\nworkers = '512-1023'", "anything", 600),
+    ],
+)
+def test_w6_a_static_worker_id_is_a_number_or_the_ordinal_of_the_host(
+    settings: str, host: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: host)
+    space = loaded(f"[spaces.q]\n{settings}\n", where=tmp_path).config.spaces["q"]
+    assert space.worker_ids() == range(number, number + 1)
+    assert space.window == 60.0
+
+
+@pytest.mark.parametrize(
+    ("settings", "host", "says"),
+    [
+        ("worker = 'seven'", "goloves-3", r'worker is "seven": worker is a number, as in "7", or "ordinal"'),
+        ("worker = '1024'", "goloves-3", "would have the worker id 1024; there are 0 to 1023"),
+        ("worker = '7'\nworkers = '512-1023'", "goloves-3", "worker id 7; there are 512 to 1023"),
+        ("worker = 'ordinal'", "goloves-7f9c4d-x2x", "host name 'goloves-7f9c4d-x2x' ends in no number"),
+        ("worker = 'ordinal'", "10", "host name '10' ends in no number"),
+        ("worker = 'ordinal'\nworkers = '0-3'", "goloves-4", "worker id 4; there are 0 to 3"),
+        ("worker = '7'\n[server]\nnodes = 2", "goloves-3", "a worker id by hand is one node's"),
+    ],
+)
+def test_w6_a_static_worker_id_that_can_not_be_is_refused_with_what_to_do(
+    settings: str, host: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: host)
+    with pytest.raises(ConfigProblems, match=says):
+        loaded(f"[spaces.q]\n{settings}\n", where=tmp_path)
 
 
 def test_an_empty_section_makes_a_space(tmp_path: Path) -> None:

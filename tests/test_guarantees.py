@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 RULES = [
     *(f"W{number}" for number in range(1, 11)),
     *(f"R{number}" for number in range(1, 9)),
-    *("R12", "P2", "P4", "P5", "P7"),
+    *("R12", "P1", "P2", "P4", "P5", "P7"),
 ]
 
 

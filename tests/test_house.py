@@ -40,6 +40,8 @@ MAY_IMPORT = {
     "config": {"errors", "core", "stores.urls", "server.limits", "server.grpc.limits"},
     "service": {"errors", "core", "config", "stores.base"},
     "server": {"errors", "core", "config", "stores", "service", "wire"},
+    "admin": set[str](),
+    "supervisor": {"errors", "core", "config", "log", "stores.guard", "stores.urls", "server", "admin"},
 }
 """Which parts of Goloves a part knows; what is not listed here stands above all of these and may know any of them."""
 
@@ -283,7 +285,7 @@ def test_hooks_fetch_nothing() -> None:
 
 EXTRAS = {
     *("aiosqlite", "alembic", "asyncmy", "asyncpg", "cryptography", "google", "grpc", "sqlalchemy", "structlog"),
-    "uvloop",
+    *("starlette", "uvicorn", "uvloop"),
 }
 
 

@@ -15,6 +15,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import IO, Literal
 
 import structlog
@@ -92,13 +93,20 @@ def _mask(logger: object, name: str, event: EventDict) -> EventDict:
     return event
 
 
+def _name(node: int, logger: object, name: str, event: EventDict) -> EventDict:
+    return {"node": node, **event}
+
+
 def _order(logger: object, name: str, event: EventDict) -> EventDict:
-    first = ("timestamp", "level", "logger", "event")
+    first = ("timestamp", "level", "logger", "node", "event")
     return {**{field: event[field] for field in first if field in event}, **event}
 
 
-def set_up(config: LogConfig, stream: IO[str] | None = None) -> None:
-    """Send everything that is logged, by structlog or by a library through logging, to `stream` (standard error)."""
+def set_up(config: LogConfig, stream: IO[str] | None = None, *, node: int | None = None) -> None:
+    """Send everything that is logged, by structlog or by a library through logging, to `stream` (standard error).
+
+    `node`: the number of this process among those that share the stream; each line names it.
+    """
     stream = stream or sys.stderr
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -107,6 +115,8 @@ def set_up(config: LogConfig, stream: IO[str] | None = None) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
     ]
+    if node is not None:
+        shared.append(partial(_name, node))
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -135,7 +145,7 @@ def set_up(config: LogConfig, stream: IO[str] | None = None) -> None:
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(config.level.upper())
-    for noisy in ("sqlalchemy", "alembic", "aiosqlite", "asyncio", "httpx2", "httpcore2"):
+    for noisy in ("sqlalchemy", "alembic", "aiosqlite", "asyncio", "httpx2", "httpcore2", "uvicorn"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     logging.captureWarnings(True)
 

@@ -177,7 +177,7 @@ def _check_ids(
     for window in sorted(granted, key=lambda window: (window.start, window.fence)):
         by_worker[window.worker].append(window)
     starts = {worker: [window.start for window in windows] for worker, windows in by_worker.items()}
-    owners = {number: f"pid {life.pid}" for number, life in lives.items()}
+    owners = {number: life.owner for number, life in lives.items()}
     for id_, life in sorted(ids):
         if id_ == last_id:
             raise Duplicate(

@@ -49,6 +49,13 @@ class Life:
     pid: int
     address: str
     """Path of the Unix socket that this life alone listens on: no other process can answer there by mistake."""
+    nodes: int = 0
+    """Nodes under a supervisor, which is then the process; 0: the process is the node."""
+
+    @property
+    def owner(self) -> str:
+        """How the owner of a window ends that this life holds; which of several nodes it is can't be told."""
+        return "" if self.nodes else f"pid {self.pid}"
 
     def __str__(self) -> str:
         return f"{self.node} (pid {self.pid})"
@@ -67,8 +74,12 @@ class Node:
         environment: Mapping[str, str] | None = None,
         open_files: int | None = None,
         numbers: "itertools.count[int] | None" = None,
+        supervised: int = 0,
     ) -> None:
-        """`settings`: a configuration file's text. `store`: its URL. `open_files`: the limit of file descriptors."""
+        """`settings`: a configuration file's text. `store`: its URL. `open_files`: the limit of file descriptors.
+
+        `supervised`: so many nodes under a supervisor, all of them one to the load; 0: a node by itself.
+        """
         self.name = name
         self.data = directory / name
         self.log = directory / f"{name}.log"
@@ -83,6 +94,9 @@ class Node:
         self._settings.write_text(settings)
         self._open_files = open_files
         self._numbers = numbers or itertools.count()
+        self._supervised = supervised
+        self._left: set[int] = set()
+        """Processes of nodes whose supervisor was killed."""
 
     def start(self, *, ready: bool = True) -> None:
         """Begin a life; `ready`: wait until it can serve."""
@@ -107,6 +121,9 @@ class Node:
         environment = {
             **inherited,
             "GOLOVES_STORE": self.store,
+            # With 0 this process is the node: what is done to it is done to the node.
+            "GOLOVES_SERVER__NODES": str(self._supervised),
+            "GOLOVES_ADMIN__LISTEN": "127.0.0.1:0",
             "GOLOVES_GRPC__LISTEN": "127.0.0.1:0",
             "PYTHONPATH": os.pathsep.join([*paths, str(SOURCE)]),
             **self.environment,
@@ -120,7 +137,7 @@ class Node:
                 stdout=log,
                 stderr=log,
             )
-        self.lives.append(Life(number, self.name, self.process.pid, address))
+        self.lives.append(Life(number, self.name, self.process.pid, address, self._supervised))
 
     def wait_listening(self, *, mortal: bool = False) -> None:
         """Wait until this life listens; one that ends before that fails, unless it is `mortal`."""
@@ -132,11 +149,29 @@ class Node:
         return wait_for(self._is_ready, f"{self.name} is ready")
 
     def kill(self) -> None:
-        """End this life at once, as a power failure would."""
+        """End this life at once, as a power failure would; supervised nodes are left to find out by themselves."""
         process = self._running()
+        self._left |= set(self.inner())
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         self.ended()
+
+    def inner(self) -> list[int]:
+        """Give the processes of the nodes under this supervisor."""
+        process = self._running()
+        try:
+            return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+        except OSError:
+            return []
+
+    def wait_inner(self, without: Iterable[int] = ()) -> list[int]:
+        """Wait until there are as many nodes under the supervisor as there are to be, and none of those `without`."""
+        gone = set(without)
+        wait_for(
+            lambda: len(self.inner()) == self._supervised and not gone & set(self.inner()),
+            f"{self.name} has {self._supervised} nodes",
+        )
+        return self.inner()
 
     def stop(self) -> int:
         """End this life in an orderly way; gives its exit code."""
@@ -208,11 +243,16 @@ class Node:
     def remove(self) -> None:
         """Make sure that nothing of it runs."""
         if self.process is not None:
+            self._left |= set(self.inner())
             with contextlib.suppress(ProcessLookupError):
                 self.process.kill()
             self.process.wait(PATIENCE)
             self.process = None
             self.life = None
+        for pid in self._left:
+            with contextlib.suppress(OSError):
+                if b"goloves.supervisor.inside" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    os.kill(pid, signal.SIGKILL)
 
     def _running(self) -> "subprocess.Popen[bytes]":
         assert self.process is not None, f"{self.name} does not run"
@@ -281,6 +321,7 @@ class Cluster:
         settings: str | None = None,
         environment: Mapping[str, str] | None = None,
         open_files: int | None = None,
+        supervised: int = 0,
     ) -> Node:
         """Add a node, not started yet; what is not given is as for the whole cluster."""
         node = Node(
@@ -291,6 +332,7 @@ class Cluster:
             environment=environment,
             open_files=open_files,
             numbers=self._numbers,
+            supervised=supervised,
         )
         self.nodes.append(node)
         return node

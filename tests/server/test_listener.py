@@ -1,9 +1,13 @@
 """Listeners, and what a person is told when one can't be had."""
 
+import fcntl
 import os
 import socket
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -70,6 +74,27 @@ def test_a_unix_socket_that_somebody_listens_on_is_left_alone(tmp_path: Path) ->
     with Client(address):
         pass
     close_listener(made)
+
+
+def test_p1_of_two_that_start_at_once_on_a_file_that_was_left_one_gets_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "http.sock"
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))
+    directory = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(directory, fcntl.LOCK_EX)  # as the first one has it, which has just found the file stale
+    waits = threading.Event()
+    monkeypatch.setattr(time, "sleep", lambda _: waits.set())
+    with ThreadPoolExecutor(1) as second, socket.socket(socket.AF_UNIX) as first:
+        attempt = second.submit(listen, Address(path=str(path)))
+        assert waits.wait(PATIENCE)
+        path.unlink()
+        first.bind(str(path))
+        first.listen()
+        os.close(directory)
+        with pytest.raises(ConfigError, match="another process listens there already"):
+            attempt.result(PATIENCE)
 
 
 def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:

@@ -699,6 +699,64 @@ async def test_w6_counting_worker_ids_keeps_no_window_from_being_used(capsys: py
         await world.wait_for(lambda: "run short" in capsys.readouterr().out, within=700)
 
 
+# --- static worker ids ---
+
+
+def static(number: int) -> list[ServedSpace]:
+    return [ServedSpace(SPACE.other_way(), 60.0, range(number, number + 1))]
+
+
+@on_virtual_time
+async def test_w6_two_nodes_with_one_number_never_issue_the_same_id(capsys: pytest.CaptureFixture[str]) -> None:
+    data = MemoryData(uuid="a store")
+    async with World(data=data, spaces=static(2)) as one, World(data=data, tags=(), spaces=static(2)) as other:
+        assert await one.snowflakes()
+        for _ in range(5):
+            await asyncio.sleep(60)
+            assert not space_of(other).usable
+            (reason,) = other.service.readiness()
+            assert "worker id 2 of space 'default' is held by a node for" in reason
+            assert "give each its own number" in reason
+            assert await one.snowflakes()
+        ids = await one.snowflakes(20)
+        await one.service.close()
+        await other.wait_for(lambda: space_of(other).usable, within=RETRY * 2)
+        more = await other.snowflakes(20)
+        assert worker_of(other) == 2
+        assert min(more) > max(ids)
+    assert "run short" not in capsys.readouterr().out
+
+
+@on_virtual_time
+async def test_w6_a_static_node_that_was_killed_waits_not_ready_until_its_own_window_is_past() -> None:
+    data = MemoryData(uuid="a store")
+    async with World(data=data, spaces=static(1), started=False) as killed:
+        await killed.service.start()
+        await killed.settle()
+        ids = await killed.snowflakes(20)
+        for source in killed.service.spaces.values():
+            source.forget(ShuttingDown("killed"))
+        async with World(data=data, tags=(), spaces=static(1)) as again:
+            assert again.service.readiness()
+            await asyncio.sleep(55)
+            assert again.service.readiness()
+            await again.wait_for(lambda: not again.service.readiness(), within=5 + RETRY * 2)
+            assert min(await again.snowflakes(20)) > max(ids)
+
+
+@on_virtual_time
+async def test_w6_a_static_node_whose_clock_stepped_back_waits_until_it_has_caught_up() -> None:
+    async with World(spaces=static(3), snowflake=SnowflakeConfig(max_backward=1.0), store_clock=False) as world:
+        before = await world.snowflakes(5)
+        world.clock.step(-30)
+        await asyncio.sleep(15)
+        with pytest.raises((ClockBackwards, NoWindow)):
+            await world.snowflakes()
+        await world.wait_for(lambda: space_of(world).usable, within=40)
+        assert worker_of(world) == 3
+        assert min(await world.snowflakes()) > max(before)
+
+
 @on_virtual_time
 async def test_a_layout_whose_time_runs_out_within_60_days_is_warned_of_once_an_hour(
     capsys: pytest.CaptureFixture[str],

@@ -214,6 +214,20 @@ def w6_windows_under_way_may_be_claimed(patch: MonkeyPatch) -> None:
     patch.setattr(rules, "check_extension", lambda held, fence, nonce, floor: None)
 
 
+@mutant
+def w6_static_number_counts_as_its_window(patch: MonkeyPatch) -> None:
+    """A node that is started with a number takes up the window that stands there under it."""
+    whole = MemoryStore.claim
+
+    async def claim(self: MemoryStore, asked: Claim) -> Window:
+        row = self.data.workers.get(asked.space.name, {}).get(asked.workers[0]) if asked.workers else None
+        if not asked.space.static or asked.workers is None or row is None or row.floor <= asked.now or not row.nonce:
+            return await whole(self, asked)
+        return Window(asked.space.name, asked.workers[0], row.fence, row.nonce, row.start, row.floor)
+
+    patch.setattr(MemoryStore, "claim", claim)
+
+
 # --- ranges ---
 
 

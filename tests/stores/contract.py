@@ -847,6 +847,38 @@ class WorkerContract:
         assert len(workers) == 20
         assert max(workers) > 1 << 18
 
+    async def test_w6_a_static_worker_id_under_way_is_refused_naming_its_holder(self, backend: Backend) -> None:
+        first, second = await backend.nodes(2)
+        static = Space("default", LEAF.layout, static=True)
+        await first.open_space(static)
+        await second.open_space(static)
+        window = await first.claim(a_claim(static, 100, workers=range(7, 8)))
+        with pytest.raises(
+            NoWorkerFree, match=r"worker id 7 of space 'default' is held by a test for 0\.6 s"
+        ) as caught:
+            await second.claim(a_claim(static, 500, workers=range(7, 8)))
+        assert caught.value.lowest_floor == 1100
+        assert (await second.claim(a_claim(static, 500, workers=range(8, 9)))).worker == 8
+        after = await second.claim(a_claim(static, 1100, workers=range(7, 8)))
+        assert (after.worker, after.start, after.fence) == (7, 1100, window.fence + 1)
+
+    async def test_w6_static_and_pooled_worker_ids_do_not_meet_in_a_space(self, backend: Backend) -> None:
+        pooled, static = await backend.nodes(2)
+        mine = LEAF.other_way()
+        await pooled.open_space(LEAF)
+        window = await claimed(pooled, LEAF, 100)
+        await static.open_space(mine)
+        with pytest.raises(StoreRefused, match=r"are pooled, with 1 windows under way.*static ones \(spaces.default"):
+            await static.claim(a_claim(mine, 1099, workers=range(9, 10)))
+        await pooled.extend(window, 2000)
+        assert (await static.claim(a_claim(mine, 2000, workers=range(9, 10)))).worker == 9
+        await pooled.open_space(LEAF)
+        with pytest.raises(StoreRefused, match=r"are static, with 1 windows under way.*pooled ones"):
+            await claimed(pooled, LEAF, 2999)
+        (space,) = (each for each in await pooled.read_spaces() if each.name == "default")
+        assert space.layout.endswith("static worker ids")
+        assert (await claimed(pooled, LEAF, 3000)).start == 3000
+
     async def test_w9_another_layout_is_refused_once_a_worker_id_was_claimed(self, backend: Backend) -> None:
         first, second = await backend.nodes(2)
         changed = Space("default", Layout(unit_ms=10))

@@ -21,6 +21,9 @@ PATIENCE = 30.0
 """Seconds: ten times and more what anything here takes on two busy cores."""
 
 
+FREE_PORTS = {"GOLOVES_GRPC__LISTEN": "127.0.0.1:0", "GOLOVES_ADMIN__LISTEN": "127.0.0.1:0"}
+
+
 class Serving:
     """A running `goloves serve`; what it says is gathered as it comes."""
 
@@ -29,7 +32,7 @@ class Serving:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "goloves", "serve", *words],
             cwd=directory,
-            env=inherited | {"GOLOVES_GRPC__LISTEN": "127.0.0.1:0"} | environment,
+            env=inherited | FREE_PORTS | environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

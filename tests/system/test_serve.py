@@ -145,7 +145,7 @@ def test_ipv6_is_written_in_brackets(start: Start) -> None:
     assert server.ids(1) == [1]
 
 
-def test_a_port_in_use_is_an_error_and_the_one_that_uses_it_goes_on(start: Start, tmp_path: Path) -> None:
+def test_p1_a_port_in_use_is_an_error_and_the_one_that_uses_it_goes_on(start: Start, tmp_path: Path) -> None:
     first = start()
     first.ready()
     address = first.urls[0].removeprefix("http://")
@@ -176,10 +176,10 @@ def test_two_nodes_cannot_share_a_data_directory(start: Start) -> None:
             '--grpc: grpc.listen holds "50051": the host is missing; 127.0.0.1:50051 is this machine only',
         ),
         (
-            ["--admin", "127.0.0.1:8081"],
-            "--admin: the admin API, metrics and console (admin.listen) will come",
+            ["--admin", "0.0.0.0:8081"],
+            '--admin: admin.listen is "0.0.0.0:8081": only this machine may reach it',
         ),
-        (["--nodes", "2"], "--nodes: server.nodes = 2: several nodes will come with a later version; leave it at 1"),
+        (["--nodes", "65"], "--nodes: server.nodes = 65: there can be 0 to 64 nodes, or as many as cores: auto"),
         (
             ["--http", "8080"],
             '--http: http.listen holds "8080": the host is missing; 127.0.0.1:8080 is this machine only',

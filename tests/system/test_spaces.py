@@ -58,3 +58,19 @@ def test_w6_where_no_worker_id_is_free_readiness_and_log_say_how_long_to_wait(st
     first.remove()
     second.wait(lambda: second.get("/readyz").status_code == 200, "the end of the killed node's window")
     assert worker(second) == 3
+
+
+def test_w6_a_second_node_with_a_static_number_waits_and_names_the_first(start: Start, mariadb: Server) -> None:
+    url = mariadb.fresh()
+    seven = {"GOLOVES_SPACES__DEFAULT__WORKER": "7"}
+    first = start("--store", url, "--init", **seven)
+    first.ready()
+    assert worker(first) == 7
+    second = start("--store", url, "--data-dir", "other", **seven)
+    second.says(r"^Goloves .* listens on ")
+    second.says(r"no window .*the worker id 7 of space .default. is held by .* node 0 pid \d+ for \d+\.\d s more")
+    assert second.get("/readyz").status_code == 503
+    assert second.ids(1), "numbers of tags need no worker id"
+    assert first.stop() == 0
+    second.wait(lambda: second.get("/readyz").status_code == 200, "the number that the first gave back")
+    assert worker(second) == 7

@@ -16,10 +16,11 @@ from goloves import __version__
 from goloves.cli.failures import EXIT_CODES, failing_well
 
 COMMANDS = {
-    "serve": ("goloves.cli.serve", "Serve ids over HTTP."),
+    "serve": ("goloves.cli.serve", "Serve ids over HTTP and gRPC."),
     "next": ("goloves.cli.ids", "Ask a running server for ids."),
     "decode": ("goloves.cli.ids", "Say when and by whom a Snowflake id was made."),
     "tag": ("goloves.cli.tags", "Create, list, show, change and delete tags."),
+    "reload": ("goloves.cli.serve", "Let a running service read its settings again."),
     "check": ("goloves.cli.stores", "Check the configuration and the store, and say what was found."),
     "migrate": ("goloves.cli.stores", "Make or renew Goloves' tables in the store."),
     "repair": ("goloves.cli.repair", "Go on after a store went backwards, failed over or was moved."),

@@ -1,7 +1,6 @@
 """How commands reach the store that the configuration names, and let go of it."""
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,11 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from goloves.config import Config
-from goloves.config.addresses import parse_address
+from goloves.server.assembly import options
 from goloves.stores.urls import parse_store_url
 
 if TYPE_CHECKING:
-    from goloves.stores.sql import Options, SqlStore
+    from goloves.stores.sql import SqlStore
 
 T = TypeVar("T")
 
@@ -37,40 +36,6 @@ def store_exists(url: str) -> bool:
     """Whether an embedded store's file is there; a database server always counts as there."""
     parsed = parse_store_url(url)
     return parsed.dialect != "sqlite" or Path(parsed.database).exists()
-
-
-def may_create(config: Config) -> bool:
-    """Whether a start may make an embedded store by itself: only if nobody but this machine reaches it (R8).
-
-    Where others do, a store that is missing is rather a volume that was not mounted, and would repeat ids.
-    """
-    return all(parse_address(text).is_local for text in [*config.http.listen, *config.grpc.listen])
-
-
-def node_name(number: int | str) -> str:
-    """Say which node of this machine it is: in the log, in the store, for whoever repairs it."""
-    return f"{socket.gethostname()} node {number}"
-
-
-def options(config: Config, *, create: bool = False, repairing: bool = False) -> "Options":
-    """Give the options of the stores.
-
-    `create` lets an embedded store come into being (R8); `repairing` opens one that became another (R7, R8).
-    """
-    from goloves.stores.failover import Skip
-    from goloves.stores.sql import Options
-
-    stores = config.stores
-    longest = max(space.window for space in config.spaces.values())
-    return Options(
-        timeout=stores.timeout,
-        pool=stores.pool,
-        allow_lost_commits=stores.allow_lost_commits,
-        create=create,
-        failover=stores.failover,
-        skip=Skip(stores.failover_gap, round((longest + config.snowflake.max_forward) * 1000)),
-        repairing=repairing,
-    )
 
 
 def stores_by_url(config: Config, *, repairing: bool = False) -> "dict[str, SqlStore]":

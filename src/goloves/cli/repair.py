@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from goloves.cli.failures import Failure
-from goloves.cli.opening import address_of_store, node_name, run, stores_by_url
+from goloves.cli.opening import address_of_store, run, stores_by_url
 from goloves.cli.options import json_option, store_configuration, store_options
 from goloves.cli.output import write_json, write_table
 from goloves.config import Config
 from goloves.core.grants import MAX_NUMBER
 from goloves.errors import ConfigError, UnknownTag
 from goloves.repair import MARGIN, Behind, Findings, Plan, look, node_of, plan_repair, repair
+from goloves.server.assembly import node_name
 from goloves.stores.base import Mark, Place, RegisteredSpace, Space
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ async def _do(config: Config, wish: Wish, addresses: list[str]) -> None:
 def _stores(config: Config) -> list[Case]:
     cases = []
     for url, store in stores_by_url(config, repairing=True).items():
-        spaces = {name: Space(name, each.layout()) for name, each in config.spaces.items()}
+        spaces = {name: Space(name, each.layout(), each.worker is not None) for name, each in config.spaces.items()}
         served = spaces if url == config.windows_url else {}
         cases.append(Case(address_of_store(url), store, served, Findings("", {}), Plan({}), 0))
     return cases
@@ -195,9 +196,9 @@ def _add_spaces(case: Case) -> None:
         layout = space.layout
         if name not in registered:
             case.findings.spaces.append(
-                RegisteredSpace(name, layout.describe(), layout.fingerprint, layout.epoch_ms, layout.unit_ms, 0)
+                RegisteredSpace(name, space.describe(), space.fingerprint, layout.epoch_ms, layout.unit_ms, 0)
             )
-        elif registered[name].fingerprint != layout.fingerprint:
+        elif registered[name].fingerprint not in (space.fingerprint, space.other_way().fingerprint):
             case.notes.append(
                 f"the space {name!r} is {registered[name].layout} in the store and {layout.describe()} in this"
                 " configuration; nodes with the latter are refused"

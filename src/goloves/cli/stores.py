@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from goloves.cli.failures import Failure
-from goloves.cli.opening import address_of_store, may_create, run, store_exists, stores_by_url
+from goloves.cli.opening import address_of_store, run, store_exists, stores_by_url
 from goloves.cli.options import json_option, store_configuration, store_options
 from goloves.cli.output import write_json
 from goloves.config import Config, Loaded
 from goloves.errors import GolovesError, StoreRefused
 from goloves.repair import OWNERS_READ
-from goloves.stores.base import Place
+from goloves.server.assembly import may_create
+from goloves.stores.base import Place, Space
 from goloves.stores.rules import other_layout
 
 if TYPE_CHECKING:
@@ -144,16 +145,20 @@ async def _spaces(config: Config, store: "SqlStore") -> list[Finding]:
     used = {owner.space for owner in await store.recent_owners(most=OWNERS_READ)}
     found = []
     for name, space in config.spaces.items():
-        layout, there = space.layout(), registered.get(name)
+        mine, there = Space(name, space.layout(), space.worker is not None), registered.get(name)
         what = f"space {name}"
         if there is None:
             found.append(Finding("ok", what, "the first start registers it"))
-        elif there.fingerprint == layout.fingerprint:
+        elif there.fingerprint == mine.fingerprint:
             found.append(Finding("ok", what, there.layout))
+        elif there.fingerprint == mine.other_way().fingerprint:
+            ways = f"it is {there.layout} in the store and {mine.describe()} in this configuration"
+            change = "the first node changes it over once no window of the space is under way"
+            found.append(Finding("warning" if name in used else "ok", what, f"{ways}: {change}"))
         elif name in used or there.floor > 0:
-            found.append(Finding("failed", what, other_layout(name, there.layout, layout.describe()).message))
+            found.append(Finding("failed", what, other_layout(name, there.layout, mine.describe()).message))
         else:
-            found.append(Finding("ok", what, f"no id was issued yet: it becomes {layout.describe()}"))
+            found.append(Finding("ok", what, f"no id was issued yet: it becomes {mine.describe()}"))
     return found
 
 

@@ -140,6 +140,8 @@ def _default(key: Key) -> Any:
 def _example(key: Key) -> str:
     if key[-1] == "workers":
         return '"512-1023"'
+    if key[-1] == "worker":
+        return '"600"'
     if key[0] == "spaces":
         return json.dumps(getattr(SpaceConfig().layout(), key[-1]))
     return '"…"'

@@ -185,8 +185,11 @@ class _Loading:
         return msgspec.convert(sections, Config)
 
     def _shorten(self, space: dict[str, Any]) -> None:
-        """Give a space of few worker ids its short window, unless one is set (W6)."""
+        """Give a space of few or static worker ids its short window, unless one is set (W6)."""
         if "window" in space:
+            return
+        if space.get("worker") is not None:
+            space["window"] = SHORT_WINDOW
             return
         try:
             chosen = msgspec.convert(space, SpaceConfig)

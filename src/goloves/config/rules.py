@@ -4,6 +4,7 @@ A rule names the settings that it speaks of, so that the message can say where t
 condition is written so that it fails for nan.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,9 @@ from goloves.core.names import check_name
 from goloves.errors import ConfigError, InvalidName
 
 DAY = 86_400.0
+
+MOST_NODES = 64
+"""Nodes of one supervisor: one for each core of the machines that there are, of which each serves 100,000 a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,7 @@ class Bounds:
 
 BOUNDS = (
     Bounds(("server", "drain"), 0, 600, "s", "service managers kill what takes longer to stop"),
+    Bounds(("server", "unresponsive"), 2, 600, "s", "a busy machine keeps a node from its turn for moments"),
     Bounds(("stores", "timeout"), 0.05, 60, "s", "a call needs a round trip, and nobody waits for minutes"),
     Bounds(("stores", "pool"), 1, 1000, "", "a node needs a connection, and no database likes thousands"),
     Bounds(("stores", "failover_gap"), 1, 2**53, "", "a gap has to skip something, and not all numbers that there are"),
@@ -71,8 +76,8 @@ RELATIONS = (
     ),
     Relation(
         (("server", "nodes"),),
-        lambda c: c.server.nodes == 1,
-        "several nodes will come with a later version; leave it at 1",
+        lambda c: c.server.nodes == "auto" or 0 <= c.server.nodes <= MOST_NODES,
+        f"there can be 0 to {MOST_NODES} nodes, or as many as cores: auto",
     ),
     Relation(
         (("tls", "key"), ("tls", "certificate")),
@@ -125,6 +130,11 @@ SPACE_RELATIONS = (
         lambda c, space, layout: space.window * 1000 <= layout.unit_ms * layout.end_units // 2,
         "window is longer than half of the layout's whole time",
     ),
+    SpaceRelation(
+        (("worker",), ("server", "nodes")),
+        lambda c, space, layout: space.worker is None or c.server.nodes in (0, 1),
+        "a worker id by hand is one node's; start one node, or leave worker out: the store chooses",
+    ),
 )
 
 Finding = tuple[tuple[Key, ...], str]
@@ -151,6 +161,7 @@ def findings(config: Config) -> Iterator[Finding]:
     for problem in config.grpc.problems():
         yield (("grpc", problem.partition(" ")[0]),), f"grpc.{problem}"
     yield from _listeners(config)
+    yield from _admin(config)
     yield from _stores(config)
 
 
@@ -195,8 +206,8 @@ def _space(config: Config, name: str, space: SpaceConfig) -> Iterator[Finding]:
     try:
         space.worker_ids()
     except ConfigError as error:
-        key = (*here, "workers")
-        yield (key,), f"{show(key)} is {show_value(space.workers)}: {error.message}"
+        key = (*here, "workers" if error.message.startswith("workers ") else "worker")
+        yield (key,), f"{show(key)} is {show_value(next(values(config, key))[1])}: {error.message}"
     for relation in SPACE_RELATIONS:
         if not relation.holds(config, space, layout):
             keys = tuple(key if find(key) else (*here, *key) for key in relation.keys)
@@ -209,7 +220,12 @@ def _listeners(config: Config) -> Iterator[Finding]:
         key = ("http", "listen")
         yield (key,), f"{show(key)} is empty; a server without an address serves nobody"
     before: list[Address] = []
-    for key, texts in ((("http", "listen"), config.http.listen), (("grpc", "listen"), config.grpc.listen)):
+    listens = (
+        (("http", "listen"), config.http.listen),
+        (("grpc", "listen"), config.grpc.listen),
+        (("admin", "listen"), [config.admin.listen] if config.admin.listen and config.server.nodes != 0 else []),
+    )
+    for key, texts in listens:
         for text in texts:
             try:
                 address = parse_address(text)
@@ -221,6 +237,18 @@ def _listeners(config: Config) -> Iterator[Finding]:
                     clash = f"{address} and {other}, which can't both be listened on; leave one out"
                     yield (key,), f"{show(key)} names {clash}"
             before.append(address)
+
+
+def _admin(config: Config) -> Iterator[Finding]:
+    key = ("admin", "listen")
+    with contextlib.suppress(ValueError):  # which is said where all addresses are read
+        if config.admin.listen and not parse_address(config.admin.listen).is_local:
+            shown = f"{show(key)} is {show_value(config.admin.listen)}"
+            yield (
+                (key,),
+                f"{shown}: only this machine may reach it, for it asks nobody who one is; use 127.0.0.1, [::1] or"
+                " unix:/path, and a proxy that checks access in front of it",
+            )
 
 
 def _stores(config: Config) -> Iterator[Finding]:

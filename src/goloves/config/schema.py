@@ -86,7 +86,8 @@ def type_name(kind: Any) -> str:
     if origin is Literal:
         return "one of " + ", ".join(f'"{choice}"' for choice in get_args(kind))
     if origin in (Union, UnionType):
-        return type_name(next(choice for choice in get_args(kind) if choice is not type(None)))
+        choices = [choice for choice in get_args(kind) if choice is not type(None)]
+        return " or ".join(type_name(choice).removeprefix("one of ") for choice in choices)
     if origin is list:
         return "a list of texts"
     return {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}[kind]

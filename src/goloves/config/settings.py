@@ -9,6 +9,7 @@ Rules:
 """
 
 import re
+import socket
 from typing import Literal, TypeVar
 
 import msgspec
@@ -27,6 +28,9 @@ FEW_WORKERS = 256
 SHORT_WINDOW = 60.0
 """Seconds: the default window of a space of few workers."""
 
+ORDINAL = "ordinal"
+"""What stands for the number at the end of the host name, where a worker id is asked for."""
+
 S = TypeVar("S")
 
 
@@ -38,14 +42,22 @@ class ServerConfig(Section, frozen=True):
     """[server]: the process as a whole."""
 
     data_dir: str = "./data"
-    """Directory of the embedded store and of the node's marks. Relative to where `goloves` is started. If it is lost,
-    so are the embedded store's numbers: put it on a disk that stays."""
-    nodes: int = 1
-    """Data-plane processes. One serves 100,000 requests a second; more come with a later version."""
+    """Directory of the embedded store, of the nodes' marks, and of the socket for `goloves reload`. Relative to where
+    `goloves` is started. One service has it for itself. If it is lost, so are the embedded store's numbers: put it on a
+    disk that stays."""
+    nodes: int | Literal["auto"] = 1
+    """Data-plane processes, started and watched by a supervisor; `auto` is one for each core that the process may use.
+    One serves 100,000 requests a second and issues a tag's numbers in rising order, several do not. More than there are
+    cores only cost memory. 0: no supervisor, the process that was started serves by itself, which saves its 38 MB;
+    then nothing replaces a node that dies, and there is no `goloves reload`."""
     drain: float = 5.0
     """How long a stopping node waits for requests under way before it closes their connections. Too short: clients see
     connections cut at each restart; longer than the service manager's patience: the process is killed, and its worker
     id rests for a window."""
+    unresponsive: float = 10.0
+    """A node from which the supervisor heard nothing for this long is killed and replaced; its worker id rests for a
+    window. Lower: nodes on a machine that is merely overloaded are killed; higher: connections to a node that hangs
+    wait for longer."""
 
 
 class StoresConfig(Section, frozen=True):
@@ -157,12 +169,37 @@ class SpaceConfig(Section, frozen=True):
     """The worker ids that nodes may claim, the first and the last of them: `"512-1023"`. None: all that the layout has.
     Beside Leaf's own Snowflake, or any other that numbers ids alike, leave out each worker id that it uses: otherwise
     both give the same ids. Nodes of one space that name different worker ids are fine."""
+    worker: str | None = None
+    """This node's own worker id: a number such as `"7"`, or `"ordinal"`, the number at the end of the host name, as the
+    pods of a Kubernetes StatefulSet have one (`goloves-3` is 3); with `workers` the ordinal counts from the first of
+    those. None: the store chooses, which needs no care. All nodes of a space have one, or none has. Two with the same
+    number don't issue the same id: the second waits, not ready, and names the first. After a crash a node waits for its
+    own window's end."""
     window: float = 600.0
-    """How long a window is; a space in which fewer than 256 worker ids may be claimed has 60 unless this is set. The
-    store can be away for nine tenths of it; after a crash the worker id rests for as long."""
+    """How long a window is; a space in which fewer than 256 worker ids may be claimed, or whose worker ids are static,
+    has 60 unless this is set. The store can be away for nine tenths of it; after a crash the worker id rests for as
+    long."""
 
-    def worker_ids(self) -> range | None:
-        """Give the worker ids that may be claimed, None if all may be; ConfigError if the layout lacks some (W10)."""
+    def worker_ids(self, host: str | None = None) -> range | None:
+        """Give the worker ids that this node may claim, None if all may be; ConfigError if the layout lacks some (W10).
+
+        `host`: the name whose ordinal counts, this machine's if None.
+        """
+        allowed = self._allowed()
+        if self.worker is None:
+            return allowed
+        if self.worker == ORDINAL:
+            number = ordinal(socket.gethostname() if host is None else host) + (allowed.start if allowed else 0)
+        elif re.fullmatch("[0-9]{1,7}", self.worker):
+            number = int(self.worker)
+        else:
+            raise ConfigError(f'worker is a number, as in "7", or "{ORDINAL}"')
+        there = allowed or range(self.layout().workers)
+        if number not in there:
+            raise ConfigError(f"this node would have the worker id {number}; there are {there[0]} to {there[-1]}")
+        return range(number, number + 1)
+
+    def _allowed(self) -> range | None:
         if self.workers is None:
             return None
         found = _WORKERS.fullmatch(self.workers)
@@ -202,6 +239,15 @@ class GrpcConfig(GrpcLimits, frozen=True, kw_only=True):
 
     listen: list[str] = msgspec.field(default_factory=lambda: ["127.0.0.1:50051"])
     """Where gRPC is served, as `http.listen`; an empty list serves none."""
+
+
+class AdminConfig(Section, frozen=True):
+    """[admin]: what the supervisor serves for people and monitors."""
+
+    listen: str = "127.0.0.1:8081"
+    """Where `/readyz` and `/healthz` tell of the service as a whole and `/nodes` of each node: `host:port` of loopback
+    or `unix:/path`; empty serves none. Nothing here asks who one is: whoever reaches it can read, and change
+    nothing."""
 
 
 class TlsConfig(Section, frozen=True):
@@ -247,6 +293,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """By name; `default` always exists, with the layout `leaf` unless it says otherwise."""
     http: HttpConfig = HttpConfig()
     grpc: GrpcConfig = GrpcConfig()
+    admin: AdminConfig = AdminConfig()
     tls: TlsConfig = TlsConfig()
     log: LogConfig = LogConfig()
     leaf: LeafConfig = LeafConfig()
@@ -270,7 +317,6 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 LATER = {
-    "admin": "the admin API, metrics and console",
     "auth": "access rights",
     "limits": "limits of single clients and tags",
     "tinyid": "tinyid's routes",
@@ -287,6 +333,21 @@ def mask_url(url: str) -> str:
     return _SECRET_VALUE.sub(r"\1***", masked)
 
 
+def ordinal(host: str) -> int:
+    """Give the number at the end of a host name, its domain left out: 3 for `goloves-3.ids.svc`; ConfigError if none.
+
+    That is how Kubernetes names the pods of a StatefulSet, and how people number machines.
+    """
+    found = _ORDINAL.search(host.partition(".")[0])
+    if found is None:
+        raise ConfigError(
+            f'the host name {host!r} ends in no number, as in "goloves-3"; run it in a StatefulSet, name the host so,'
+            " or set the worker id by number"
+        )
+    return int(found[1])
+
+
+_ORDINAL = re.compile(r"[^0-9]([0-9]{1,7})$")
 _WORKERS = re.compile(r"([0-9]{1,7})(?: ?- ?([0-9]{1,7}))?")
 _USER_INFO = re.compile(r"(://[^:/?#@]*):.*@", re.DOTALL)
 _BARE_USER_INFO = re.compile(r"^([^:/?#@]*):.*@", re.DOTALL)

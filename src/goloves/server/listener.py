@@ -2,22 +2,31 @@
 
 Rules:
 1. A socket is bound without `SO_REUSEPORT`: two services on one port would share its connections without a word (P1).
+   Looking whether anybody listens on a Unix socket and taking its place happens under a lock of its directory: of two
+   that start at once on the file that a killed process left, one gets it.
 2. The acceptor takes connections itself. Where no file descriptor is left it pauses: the connections that are there go
    on, new ones wait in the kernel and come when there is room. (libuv would accept and drop them.)
+3. Several nodes accept from one listener: one that has more connections than another leaves the next one to it for a
+   moment (see `balance.py`).
 """
 
 import asyncio
+import contextlib
 import errno
+import fcntl
+import os
 import socket
 import ssl
 import stat
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import structlog
 
 from goloves.config.addresses import Address
 from goloves.errors import ConfigError
+from goloves.server.balance import LEAVE
 
 BACKLOG = 1024
 """Connections that may wait to be accepted: a burst of clients at a restart. The kernel may cut it
@@ -31,6 +40,9 @@ PAUSE = 0.1
 
 QUIET = 60.0
 """Seconds in which that is logged once."""
+
+LOCKED = 5.0
+"""Seconds that a start waits for another one that is just taking a socket's place: a thousand times what it takes."""
 
 HANDSHAKE_TIMEOUT = 10.0
 """Seconds for the handshake of TLS: two round trips and a signature."""
@@ -99,17 +111,43 @@ def _listen_tcp(family: int, host: str, port: int, address: Address, setting: st
 
 
 def _listen_unix(address: Address, setting: str) -> socket.socket:
-    path = address.path
-    _remove_stale(address, setting)
-    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    with _directory_locked(address):
+        _remove_stale(address, setting)
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            made.bind(address.path)
+            made.listen(BACKLOG)
+            made.setblocking(False)
+        except OSError as error:
+            made.close()
+            raise ConfigError(_why(error, address, setting)) from None
+        return made
+
+
+@contextlib.contextmanager
+def _directory_locked(address: Address) -> Iterator[None]:
+    """Hold the lock of a socket's directory, which everybody holds for an instant only."""
     try:
-        made.bind(path)
-        made.listen(BACKLOG)
-        made.setblocking(False)
-    except OSError as error:
-        made.close()
-        raise ConfigError(_why(error, address, setting)) from None
-    return made
+        directory = os.open(Path(address.path).parent, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        yield  # what follows says what is wrong with it
+        return
+    try:
+        until = time.monotonic() + LOCKED
+        while True:
+            try:
+                fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise ConfigError(f"can't listen on {address}: some process keeps its directory locked") from None
+                time.sleep(0.01)
+            except OSError:
+                break  # a file system without locks
+            else:
+                break
+        yield
+    finally:
+        os.close(directory)
 
 
 def _remove_stale(address: Address, setting: str) -> None:
@@ -163,11 +201,17 @@ class Acceptor:
         connect: Callable[[], asyncio.Protocol],
         paused: Callable[[], None],
         tls: ssl.SSLContext | None = None,
+        is_due: Callable[[int], bool] | None = None,
     ) -> None:
-        """`connect` makes the protocol of a new connection; `paused` is called when no file descriptor is left."""
+        """`connect` makes the protocol of a new connection; `paused` is called when no file descriptor is left.
+
+        `is_due` says whether this node is to take the next connection or others are, given how many were taken that
+        have no protocol yet.
+        """
         self._listener = listener
         self._connect = connect
         self._paused = paused
+        self._is_due = is_due
         self._tls = tls
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -182,6 +226,8 @@ class Acceptor:
 
     def stop(self) -> None:
         """Accept no more; the listener stays open, and what waits there is for whoever accepts from it next."""
+        if not self._running:
+            return
         self._running = False
         if self._retry is not None:
             self._retry.cancel()
@@ -189,19 +235,35 @@ class Acceptor:
 
     def _accept(self) -> None:
         for _ in range(ACCEPTED_AT_ONCE):
-            try:
-                accepted, _ = self._listener.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            if self._is_due is not None and not self._is_due(len(self._tasks)):
+                self._loop.remove_reader(self._listener)
+                self._retry = self._loop.call_later(LEAVE, self._insist)
                 return
-            except OSError as error:
-                if error.errno not in _NO_ROOM:
-                    raise
-                self._pause(error)
+            if not self._accept_one():
                 return
-            accepted.setblocking(False)
-            task = self._loop.create_task(self._take(accepted))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+
+    def _accept_one(self) -> bool:
+        """Accept a connection; False if there was none, or no room for it."""
+        try:
+            accepted, _ = self._listener.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return False
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            self._pause(error)
+            return False
+        accepted.setblocking(False)
+        task = self._loop.create_task(self._take(accepted))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return True
+
+    def _insist(self) -> None:
+        """Take the connection that was left to others, if it is still there."""
+        if self._running:
+            self._loop.add_reader(self._listener, self._accept)
+            self._accept_one()
 
     async def _take(self, accepted: socket.socket) -> None:
         try:

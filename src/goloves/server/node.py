@@ -3,11 +3,13 @@
 It binds nothing and prints nothing, so that a supervisor can start several and hand them their sockets.
 
 The stages of a stop, in order:
-1. *not ready*: no new connections are accepted, and `/readyz` says 503.
-2. *closing*: each answer says `Connection: close`.
-3. *waiting*: connections at rest are closed after a moment in which a busy client gets its last answer; requests under
+1. *not ready*: no new connections are accepted, `/readyz` says 503, and gRPC's health says NOT_SERVING. Each answer
+   says `Connection: close`, each gRPC connection is sent GOAWAY.
+2. *waiting*: connections at rest are closed after a moment in which a busy client gets its last answer; requests under
    way are waited for, up to `drain` seconds; then what is left is cut.
-4. *released*: the service is closed, which gives the windows back.
+3. *releasing*: nothing is issued any more, and then the windows are given back. Never the other way round: whoever
+   claims a released worker id may issue from where the release said that this node has ended (W5).
+4. *stopped*.
 """
 
 import asyncio
@@ -15,9 +17,12 @@ import gc
 import resource
 import socket
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
+from functools import partial
 
 import structlog
 
+from goloves.server.balance import Balance, Kind
 from goloves.server.grpc.connection import GrpcConnection
 from goloves.server.grpc.limits import GrpcLimits
 from goloves.server.grpc.services import node_services
@@ -26,6 +31,7 @@ from goloves.server.http.protocol import HttpConnection
 from goloves.server.http.shared import SLICES, HttpShared
 from goloves.server.limits import HttpLimits
 from goloves.server.listener import Acceptor
+from goloves.server.stages import Stage
 from goloves.server.tls import GRPC_PROTOCOLS, HTTP_PROTOCOLS, Certificates
 from goloves.service import IdService
 
@@ -56,23 +62,30 @@ class Node:
         leaf_spaces: Mapping[str, str] | None = None,
         drain: float = 5.0,
         tls: Certificates | None = None,
+        balance: Balance | None = None,
     ) -> None:
-        """`http`, `grpc`: listeners, bound and non-blocking, that stay their owner's. `drain`: seconds of stage 3.
+        """`http`, `grpc`: listeners, bound and non-blocking, that stay their owner's. `drain`: seconds of stage 2.
 
-        `tls`: without it, connections are plain.
+        `tls`: without it, connections are plain. `balance`: if other nodes accept from the same listeners.
         """
         self.service = service
+        self.stage = Stage.STARTING
         self.http = HttpShared(service, limits or HttpLimits(), leaf_spaces)
         grpc_limits = grpc_limits or GrpcLimits()
         services, self._health = node_services(service, grpc_limits)
         self.grpc = GrpcShared(services, grpc_limits)
         self._planes = (self.http, self.grpc)
-        self._listeners: list[tuple[socket.socket, Callable[[], asyncio.Protocol], tuple[str, ...]]] = [
-            *((listener, self._connect_http, HTTP_PROTOCOLS) for listener in http),
-            *((listener, self._connect_grpc, GRPC_PROTOCOLS) for listener in grpc),
+        self._listeners: list[tuple[socket.socket, Callable[[], asyncio.Protocol], tuple[str, ...], Kind]] = [
+            *((listener, self._connect_http, HTTP_PROTOCOLS, Kind.HTTP) for listener in http),
+            *((listener, self._connect_grpc, GRPC_PROTOCOLS, Kind.GRPC) for listener in grpc),
         ]
         self._tls = tls
         self._drain = drain
+        self._hastened = asyncio.Event()
+        self._balance = balance
+        if balance is not None:
+            self.http.counted = partial(balance.publish, Kind.HTTP)
+            self.grpc.counted = partial(balance.publish, Kind.GRPC)
         self._acceptors: list[Acceptor] = []
         self._ticking: asyncio.TimerHandle | None = None
         self._renewing: asyncio.TimerHandle | None = None
@@ -84,41 +97,78 @@ class Node:
         # requests.
         gc.collect()
         gc.freeze()
-        for listener, connect, protocols in self._listeners:
+        if self._balance is not None:
+            self._balance.begin()
+        for listener, connect, protocols, kind in self._listeners:
             context = self._tls.context(protocols) if self._tls is not None else None
-            acceptor = Acceptor(listener, connect, self._no_room, context)
+            is_due = partial(self._is_due, self._balance, kind) if self._balance is not None else None
+            acceptor = Acceptor(listener, connect, self._no_room, context, is_due)
             acceptor.start()
             self._acceptors.append(acceptor)
+        self.stage = Stage.SERVING
         if self._tls is not None:
             self._renewing = asyncio.get_running_loop().call_later(RENEW, self._renew, self._tls)
 
-    async def stop(self) -> None:
-        """Go through the stages; returns when the service is closed."""
+    async def stop(self, drain: float | None = None, rest: float = LAST_ANSWER) -> None:
+        """Go through the stages; returns when the service is closed.
+
+        `drain`: seconds, if not those of the node. `rest`: seconds for which connections at rest are kept.
+        """
         loop = asyncio.get_running_loop()
+        drain = self._drain if drain is None else drain
+        self.stage = Stage.NOT_READY
+        if self._balance is not None:
+            self._balance.end()
         self.http.routes.stopping = True
         self._health.stopping.set()
-        for acceptor in self._acceptors:
-            acceptor.stop()
+        self.stop_accepting()
         for plane in self._planes:
             plane.draining = True
         for connection in self._connections():
             connection.retire()
+        self.stage = Stage.WAITING
         begun = loop.time()
-        while self.open and loop.time() < begun + self._drain:
+        while self.open and loop.time() < begun + drain and not self._hastened.is_set():
             now = loop.time()
-            if now >= begun + min(LAST_ANSWER, self._drain):
+            if now >= begun + min(rest, drain):
                 for connection in self._connections():
-                    connection.close_at_rest(now - LAST_ANSWER)
+                    connection.close_at_rest(now - rest)
             await asyncio.sleep(LOOK)
         left = self._connections()
         if left:
             log.warning("connections cut: their requests took longer than the drain", connections=len(left))
         for connection in left:
             connection.cut()
+        self.stage = Stage.RELEASING
         await self.service.close()
+        self.stage = Stage.STOPPED
         for timer in (self._ticking, self._renewing):
             if timer is not None:
                 timer.cancel()
+
+    def stop_accepting(self) -> None:
+        """Let go of the listeners: nothing of this node uses them any more."""
+        for acceptor in self._acceptors:
+            acceptor.stop()
+
+    def hasten(self) -> None:
+        """End the wait of a stop: what is under way is cut. Windows are still given back."""
+        self._hastened.set()
+
+    def renew_certificates(self) -> None:
+        """Look now whether the certificate's files have changed."""
+        if self._tls is not None:
+            self._tls.look()
+
+    def counters(self) -> dict[str, int]:
+        """Give everything that is counted, by name; each number only rises."""
+        return {
+            "http_requests": self.http.requests,
+            **{f"http_{name}": getattr(self.http.counters, name) for name in self.http.counters.__slots__},
+            "grpc_calls": self.grpc.calls,
+            **{f"grpc_{name}": getattr(self.grpc.counters, name) for name in self.grpc.counters.__slots__},
+            **asdict(self.service.counters),
+        }
 
     @property
     def open(self) -> int:
@@ -151,18 +201,29 @@ class Node:
         tls.look()
         self._renewing = asyncio.get_running_loop().call_later(RENEW, self._renew, tls)
 
+    def _is_due(self, balance: Balance, kind: Kind, pending: int) -> bool:
+        plane = self.http if kind is Kind.HTTP else self.grpc
+        count = plane.open + pending
+        balance.publish(kind, count)
+        return balance.is_due(kind, count)
+
     def _no_room(self) -> None:
         self.http.counters.accept_paused += 1
 
 
 async def run_node(node: Node, stop: asyncio.Event, started: Callable[[], None] = lambda: None) -> None:
     """Serve until `stop` is set, then drain; `started` is called once the listeners accept."""
-    # Each connection is an open file, and the soft limit is 1,024 on most systems for programs that use select().
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    raise_open_files()
     try:
         await node.start()
         started()
         await stop.wait()
     finally:
         await node.stop()
+
+
+def raise_open_files() -> None:
+    """Let this process open as many files as it may."""
+    # Each connection is an open file, and the soft limit is 1,024 on most systems for programs that use select().
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

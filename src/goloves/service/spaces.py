@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import structlog
 
 from goloves.config import SnowflakeConfig
+from goloves.config.settings import SpaceConfig
 from goloves.core.clock import SteadyClock
 from goloves.core.grants import Window
 from goloves.core.layout import Layout
@@ -77,7 +78,13 @@ class ServedSpace:
     window: float = 600.0
     """Seconds that a window is long."""
     workers: range | None = None
-    """The worker ids that this node may claim (W10); None: all that the layout has."""
+    """The worker ids that this node may claim (W10), its only one if they are static; None: all that the layout has."""
+
+    @classmethod
+    def configured(cls, name: str, config: SpaceConfig) -> "ServedSpace":
+        """Give a space as its configuration has it; ConfigError if the host name has no number where one is wanted."""
+        static = config.worker is not None
+        return cls(Space(name, config.layout(), static), config.window, config.worker_ids())
 
 
 @dataclass(slots=True)
@@ -288,7 +295,8 @@ class SpaceSource:
         if not self._abandon:
             self._abandon = True
             self._shared.counters.workers_abandoned += 1
-            log.warning("the clock stepped back: taking another worker id", space=self.name)
+            then = "waiting until it has caught up" if self._space.static else "taking another worker id"
+            log.warning(f"the clock stepped back: {then}", space=self.name)
             self._wake.set()
 
     async def _register(self) -> None:
@@ -410,7 +418,7 @@ class SpaceSource:
         """After a claim, count the windows under way and warn if they leave too few worker ids (W6)."""
         shared, ids = self._shared, self._workers or range(self.layout.workers)
         loop_time = asyncio.get_running_loop().time()
-        if not self._count_due or loop_time - self._scarce_warned_at < WARN_EVERY:
+        if self._space.static or not self._count_due or loop_time - self._scarce_warned_at < WARN_EVERY:
             return
         self._count_due = False
         try:

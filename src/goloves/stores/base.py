@@ -14,9 +14,10 @@ Every store keeps these promises; `tests/stores/contract.py` holds each of them 
    here.
 """
 
+import hashlib
 import random
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal, Protocol
 
@@ -298,6 +299,23 @@ class Space:
 
     name: str
     layout: Layout
+    static: bool = False
+    """Whether its nodes name their worker ids themselves; else the store chooses. All nodes alike (W6)."""
+
+    @property
+    def fingerprint(self) -> str:
+        """64 hex digits that two nodes share only if layout and way of worker ids agree."""
+        if not self.static:
+            return self.layout.fingerprint
+        return hashlib.sha256(f"static worker ids: {self.layout.fingerprint}".encode()).hexdigest()
+
+    def describe(self) -> str:
+        """Say layout and way in one line, for messages."""
+        return f"{self.layout.describe()}{', static worker ids' if self.static else ''}"
+
+    def other_way(self) -> "Space":
+        """Give the same space with static worker ids if they are pooled here, and the other way round."""
+        return replace(self, static=not self.static)
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,8 +343,8 @@ class WorkerStore(Store, Protocol):
     async def open_space(self, space: Space) -> None:
         """Register the space, or compare its layout with the registered one: StoreRefused if it differs (W9).
 
-        A space of which no worker id was ever claimed takes the new layout. Raises NeedsMigration where only Leaf's
-        table exists.
+        A space of which no worker id was ever claimed takes the new layout. Static or pooled is left to `claim`. Raises
+        NeedsMigration where only Leaf's table exists.
         """
 
     async def claim(self, claim: Claim) -> Window:
@@ -334,8 +352,11 @@ class WorkerStore(Store, Protocol):
 
         Which: a random one of the ids never used; when they are gone (over 4,096 ids: nearly gone), a random one of
         the 64 whose floor lies longest in the past (W6). The window is `[max(floor, space's floor, now), start +
-        length)`, and `floor` becomes its end. Raises NoWorkerFree if each floor lies above `now`; TimeUsedUp outside
-        the layout's time; UnknownSpace before `open_space`; StoreRefused if the space has another layout by now;
+        length)`, and `floor` becomes its end. A claim for static worker ids of a space that was pooled, or the other
+        way round, changes the space over if none of its windows is under way at `now`, and is refused else (W6).
+
+        Raises NoWorkerFree if each floor lies above `now`; TimeUsedUp outside the layout's time; UnknownSpace before
+        `open_space`; StoreRefused if the space has another layout by now, or goes the other way;
         StoreWentBackwards if halted; NeedsMigration; StoreUnavailable; UnknownOutcome, after which `find_window` with
         the nonce tells (W4): it must not be repeated blindly.
         """

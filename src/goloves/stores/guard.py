@@ -42,9 +42,32 @@ HEADER = f"goloves marks {FORMAT}"
 COMPACT_AFTER = 100_000
 """Lines after which the marks file is written anew: some 5 MB."""
 
+STATE = "node-"
+"""Begins the names of the state directories of one machine's nodes, which lie side by side."""
+
 log = structlog.get_logger("goloves.guard")
 
 Watched = TypeVar("Watched", bound=Store)
+
+
+def lock_directory(directory: Path) -> TextIO:
+    """Make a state directory and lock it, for as long as the file is open in any process.
+
+    Raises ConfigError if another node holds it, OSError if it can't be written.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    lock = (directory / "lock").open("a")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise ConfigError(
+            f"the state directory {directory} belongs to a node that is running; stop it, or give this one another"
+        ) from None
+    except OSError:
+        lock.close()
+        raise
+    return lock
 
 
 class Marks:
@@ -63,24 +86,20 @@ class Marks:
         self.write_failed = False
         """True while marks can't be written to the state directory."""
 
-    def open(self, directory: Path) -> None:
+    def open(self, directory: Path, lock: TextIO | None = None) -> None:
         """Lock the state directory, read its marks, and keep them there from now on.
+
+        Those of other nodes of this machine, in directories beside it, are read too: which of them a node gets changes
+        from start to start, and what one node saw all of them may know. `lock`: the directory's, if it is held already.
 
         Raises ConfigError if another node holds it, if a later version wrote it, or if its marks can't be read.
         """
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            lock = (directory / "lock").open("a")
-        except OSError as error:
-            self._failed(error)
-            return
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.close()
-            raise ConfigError(
-                f"the state directory {directory} belongs to a node that is running; stop it, or give this one another"
-            ) from None
+        if lock is None:
+            try:
+                lock = lock_directory(directory)
+            except OSError as error:
+                self._failed(error)
+                return
         self._lock = lock
         self._path = directory / "marks"
         try:
@@ -92,6 +111,7 @@ class Marks:
         except ConfigError:
             self.close()
             raise
+        self._learn(directory)
         self._rewrite()
 
     @classmethod
@@ -141,6 +161,17 @@ class Marks:
             for worker, fence in fences.items()
         ]
 
+    def _learn(self, own: Path) -> None:
+        """Read what the other nodes of this machine saw, whether they run or not; a file is only ever added to."""
+        if not own.name.startswith(STATE):
+            return
+        for path in sorted(own.parent.glob(f"{STATE}*/marks")):
+            if path.parent.name != own.name:
+                try:
+                    self._read(path, whole=False)
+                except (OSError, ConfigError) as error:
+                    log.warning("the marks of another node can't be read", file=str(path), reason=str(error))
+
     def _raise(self, identity: str, mark: Mark) -> bool:
         if mark.kind == "tag":
             tags = self._tags.setdefault(identity, {})
@@ -154,7 +185,8 @@ class Marks:
             fences[mark.worker] = mark.value
         return True
 
-    def _read(self, path: Path) -> None:
+    def _read(self, path: Path, *, whole: bool = True) -> None:
+        """Read a file of marks; `whole`: nobody writes to it at this moment."""
         damaged = 0
         with path.open(encoding="utf-8", errors="replace") as file:
             header = file.readline().strip()
@@ -168,7 +200,7 @@ class Marks:
                     self._raise(identity, Mark(*mark))
                 except (ValueError, TypeError):
                     damaged += 1  # the last line of a node that was killed while it wrote
-        if damaged:
+        if damaged and whole:
             log.warning("lines of the marks can't be read: their marks are lost", file=str(path), lines=damaged)
 
     def _rewrite(self) -> None:

@@ -56,6 +56,7 @@ class SpaceRow:
 
     layout: Layout
     floor: int = 0
+    static: bool = False
 
 
 @dataclass
@@ -207,11 +208,11 @@ class MemoryStore:
     async def open_space(self, space: Space) -> None:
         self._check_open()
         self._check_migrated("Snowflake mode")
-        row = self.data.spaces.setdefault(space.name, SpaceRow(space.layout))
+        row = self.data.spaces.setdefault(space.name, SpaceRow(space.layout, static=space.static))
         if row.layout != space.layout:
             if self.data.workers.get(space.name):
-                raise rules.other_layout(space.name, row.layout.describe(), space.layout.describe())
-            row.layout = space.layout
+                raise rules.other_layout(space.name, row.layout.describe(), space.describe())
+            row.layout, row.static = space.layout, space.static
         self._layouts[space.name] = space.layout
 
     async def claim(self, claim: Claim) -> Window:
@@ -220,9 +221,12 @@ class MemoryStore:
         space = self.data.spaces.get(claim.space.name)
         if space is None:
             raise rules.unknown_space(claim.space.name)
-        if space.layout != claim.space.layout:
-            raise rules.other_layout(claim.space.name, space.layout.describe(), claim.space.layout.describe())
+        registered = Space(claim.space.name, space.layout, space.static)
         rows = self.data.workers.setdefault(claim.space.name, {})
+        if registered != claim.space:
+            under_way = sum(row.floor > claim.now for row in rows.values())
+            rules.check_way(claim, registered.fingerprint, registered.describe(), under_way)
+            space.static = claim.space.static
         worker = self._choose(claim, rows)
         old = rows.get(worker)
         window = rules.window(claim, worker, old.fence + 1 if old else 1, max(space.floor, old.floor if old else 0))
@@ -307,8 +311,8 @@ class MemoryStore:
         return [
             RegisteredSpace(
                 name,
-                row.layout.describe(),
-                row.layout.fingerprint,
+                Space(name, row.layout, row.static).describe(),
+                Space(name, row.layout, row.static).fingerprint,
                 row.layout.epoch_ms,
                 row.layout.unit_ms,
                 row.floor,
@@ -436,7 +440,8 @@ class MemoryStore:
         oldest = sorted((row.floor, worker) for worker, row in rows.items() if worker in workers)
         free = [worker for floor, worker in oldest[: rules.POOLED] if floor <= claim.now]
         if not free:
-            raise rules.no_worker_free(claim, oldest[0][0])
+            floor, first = oldest[0]
+            raise rules.no_worker_free(claim, floor, rows[first].owner)
         return claim.rng.choice(free)
 
     def _now(self) -> datetime:

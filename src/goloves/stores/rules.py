@@ -24,7 +24,7 @@ from goloves.errors import (
     UnknownTag,
     WindowLost,
 )
-from goloves.stores.base import MAX_DESCRIPTION, MAX_READ, MAX_STEP, Claim, NewTag, TagChange
+from goloves.stores.base import MAX_DESCRIPTION, MAX_READ, MAX_STEP, Claim, NewTag, Space, TagChange
 
 Thing = TypeVar("Thing")
 
@@ -256,10 +256,17 @@ def check_extension(held: Window, fence: int | None, nonce: str, floor: int) -> 
         raise _went_backwards(f"the store has floor {floor} for {who}, which it had granted up to {held.end}")
 
 
-def no_worker_free(claim: Claim, lowest_floor: int) -> NoWorkerFree:
-    """Say that every worker id has a window that is not past yet (W6)."""
+def no_worker_free(claim: Claim, lowest_floor: int, holder: str) -> NoWorkerFree:
+    """Say that every worker id has a window that is not past yet (W6); `holder` had the one that becomes free first."""
     layout = claim.space.layout
     wait = max(0, lowest_floor - claim.now) * layout.unit_ms / 1000
+    if claim.space.static:
+        return NoWorkerFree(
+            f"the worker id {candidates(claim)[0]} of space {claim.space.name!r} is held by {holder or 'a repair'} for"
+            f" {wait:.1f} s more; if that is this node before it crashed, it waits so long; if it is another one that"
+            " runs, give each its own number",
+            lowest_floor=lowest_floor,
+        )
     return NoWorkerFree(
         f"all {len(candidates(claim))} worker ids of space {claim.space.name!r} are taken; the first becomes free in"
         f" {wait:.1f} s; stop nodes, or give the space a layout with more worker bits",
@@ -270,6 +277,30 @@ def no_worker_free(claim: Claim, lowest_floor: int) -> NoWorkerFree:
 def unknown_space(name: str) -> UnknownSpace:
     """Say that a space was not registered."""
     return UnknownSpace(f"there is no space {name!r} in the store; name it in the configuration as [spaces.{name}]")
+
+
+def check_way(claim: Claim, fingerprint: str, registered: str, under_way: int) -> None:
+    """Compare a space with the registered one under a claim: its layout (W9), and static or pooled (W6); StoreRefused.
+
+    `under_way`: windows of the space that are not past at the claim's moment. Without any, the way may change.
+    """
+    space = claim.space
+    if fingerprint == space.fingerprint:
+        return
+    if fingerprint != space.other_way().fingerprint:
+        raise other_layout(space.name, registered, space.describe())
+    if under_way:
+        raise other_way(space, under_way)
+
+
+def other_way(space: Space, under_way: int) -> StoreRefused:
+    """Say that a space's nodes name their worker ids and this one does not, or the other way round (W6)."""
+    mine, theirs = ("static", "pooled") if space.static else ("pooled", "static")
+    return StoreRefused(
+        f"the worker ids of space {space.name!r} are {theirs}, with {under_way} windows under way, and this node is"
+        f" configured for {mine} ones (spaces.{space.name}.worker); configure all nodes alike, or stop those: once"
+        " their windows are past, this node goes on by itself"
+    )
 
 
 def other_layout(name: str, registered: str, mine: str) -> StoreRefused:

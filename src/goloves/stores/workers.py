@@ -83,26 +83,26 @@ class SqlWorkers(Session):
     def _open_space(self, connection: Connection, space: Space) -> None:
         layout, table = space.layout, schema.space
         form = {
-            "layout": layout.describe(),
-            "fingerprint": layout.fingerprint,
+            "layout": space.describe(),
+            "fingerprint": space.fingerprint,
             "epoch_ms": layout.epoch_ms,
             "unit_ms": layout.unit_ms,
         }
         connection.execute(self._dialect.insert_missing(table).values(name=space.name, floor=0, **form))
         row = connection.execute(select(*table.c).where(table.c.name == space.name).with_for_update()).one()
-        if row.fingerprint == layout.fingerprint:
-            return
+        if row.fingerprint in (space.fingerprint, space.other_way().fingerprint):
+            return  # static or pooled is settled by claims
         used = select(schema.worker.c.worker).where(schema.worker.c.space == space.name).limit(1)
         if row.floor > 0 or connection.execute(used).first() is not None:
-            raise rules.other_layout(space.name, row.layout, layout.describe())
+            raise rules.other_layout(space.name, row.layout, space.describe())
         connection.execute(update(table).where(table.c.name == space.name).values(form))
 
     def _claim(self, connection: Connection, claim: Claim) -> Window:
         space = self._lock_space(connection, claim.space.name)
         if space.store_halt:
             raise rules.store_halted(space.store_halt)
-        if space.fingerprint != claim.space.layout.fingerprint:
-            raise rules.other_layout(claim.space.name, space.layout, claim.space.layout.describe())
+        if space.fingerprint != claim.space.fingerprint:
+            self._change_way(connection, claim, space)
         table = schema.worker
         old = self._choose_and_lock(connection, claim)
         if isinstance(old, int):
@@ -128,6 +128,15 @@ class SqlWorkers(Session):
         if written.rowcount != 1:
             raise StoreUnavailable(f"worker id {window.worker} of space {window.space!r} changed under its lock")
         return window
+
+    def _change_way(self, connection: Connection, claim: Claim, registered: Any) -> None:
+        """Make a pooled space static or the other way round, where no window is under way (W6)."""
+        table, mine = schema.worker, claim.space
+        count = select(func.count()).select_from(table).where(table.c.space == mine.name, table.c.floor > claim.now)
+        under_way = connection.execute(count).scalar_one()
+        rules.check_way(claim, registered.fingerprint, registered.layout, under_way)
+        values = {"layout": mine.describe(), "fingerprint": mine.fingerprint}
+        connection.execute(update(schema.space).where(schema.space.c.name == mine.name).values(values))
 
     def _lock_space(self, connection: Connection, name: str) -> Any:
         table = schema.space
@@ -214,8 +223,10 @@ class SqlWorkers(Session):
         unused = self._unused(connection, claim, allowed)
         if unused is not None:
             return unused
-        lowest = connection.execute(select(func.min(table.c.floor)).where(inside)).scalar_one()
-        raise rules.no_worker_free(claim, lowest)
+        first = connection.execute(
+            select(table.c.floor, table.c.owner).where(inside).order_by(table.c.floor).limit(1)
+        ).one()
+        raise rules.no_worker_free(claim, first.floor, first.owner)
 
     def _unused(self, connection: Connection, claim: Claim, allowed: range) -> int | None:
         """Find a worker id without a row: the first one behind a random place, else the first of all."""

@@ -1,7 +1,7 @@
 """What all gRPC connections of a node share: the methods, limits over all of them, counters."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import structlog
@@ -98,6 +98,8 @@ class GrpcShared:
         """Bytes of answers that clients have not taken."""
         self.stalled: dict[GrpcConnection, int] = {}
         """Connections with unread answers, and how much each, the longest stalled first."""
+        self.counted: Callable[[int], None] = lambda _: None
+        """Told how many connections there are whenever one came or went."""
         self._per_address: dict[str, int] = {}
         self._slices: list[dict[GrpcConnection, None]] = [{} for _ in range(SLICES)]
         self._turn = 0
@@ -116,6 +118,7 @@ class GrpcShared:
         """Count a new connection; False if it is one too many, and is to be closed."""
         self.counters.connections += 1
         self.open += 1
+        self.counted(self.open)
         self._slices[self.counters.connections % SLICES][connection] = None
         address = connection.address
         if address:
@@ -136,6 +139,7 @@ class GrpcShared:
     def leave(self, connection: "GrpcConnection") -> None:
         """Take a connection out that was closed."""
         self.open -= 1
+        self.counted(self.open)
         self.counters.calls_ended += connection.served
         for connections in self._slices:
             connections.pop(connection, None)

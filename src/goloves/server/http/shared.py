@@ -10,7 +10,7 @@ bytes of a request to the same. Rules:
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from goloves.server.http.answers import http_date
@@ -118,6 +118,8 @@ class HttpShared:
         """Connections with unread answers, and how much each, the longest stalled first."""
         self.seen = [0] * SEEN
         """Hashes of requests seen once, each in its place."""
+        self.counted: Callable[[int], None] = lambda _: None
+        """Told how many connections there are whenever one came or went."""
         self._per_address: dict[str, int] = {}
         self._slices: list[set[HttpConnection]] = [set() for _ in range(SLICES)]
         self._turn = 0
@@ -161,6 +163,7 @@ class HttpShared:
             self.renew_date()
         self.counters.connections += 1
         self.open += 1
+        self.counted(self.open)
         self._slices[self.counters.connections % SLICES].add(connection)
         if address:
             held = self._per_address[address] = self._per_address.get(address, 0) + 1
@@ -175,6 +178,7 @@ class HttpShared:
     def leave(self, connection: "HttpConnection", address: str) -> None:
         """Take a connection out that was closed."""
         self.open -= 1
+        self.counted(self.open)
         self.counters.requests_ended += connection.served
         for connections in self._slices:
             connections.discard(connection)

@@ -1,0 +1,82 @@
+"""The listeners of a service: opened once, by the first supervisor, and handed on for as long as the service lives."""
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from goloves.config import Config
+from goloves.config.addresses import Address, parse_address
+from goloves.server.listener import address_of, listen
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What one address of the configuration became: one socket, or several for a name with several addresses."""
+
+    kind: str
+    """`http`, `grpc` or `admin`: the section."""
+    text: str
+    """The address as configured."""
+    sockets: tuple[socket.socket, ...]
+
+
+class OpenListeners:
+    """All listeners of a service."""
+
+    def __init__(self) -> None:
+        self.opened: list[Opened] = []
+        self.keep_files = False
+        """Whether they are (still, or by now) another supervisor's: then the files of sockets stay at the end."""
+
+    def open(self, config: Config, inherited: "OpenListeners | None" = None) -> None:
+        """Listen on everything that is configured; what is `inherited` is used as it is, the rest of it let go.
+
+        Raises ConfigError; everything opened here is closed then.
+        """
+        there = {(each.kind, each.text): each for each in inherited.opened} if inherited is not None else {}
+        fresh: list[Opened] = []
+        try:
+            for kind, text in wanted(config):
+                found = there.pop((kind, text), None)
+                if found is None:
+                    found = Opened(kind, text, tuple(listen(parse_address(text), f"{kind}.listen")))
+                    fresh.append(found)
+                self.opened.append(found)
+        except BaseException:
+            self.opened = fresh
+            self.close()
+            raise
+        for left in there.values():
+            for each in left.sockets:
+                each.close()
+
+    def of(self, *kinds: str) -> Iterator[tuple[str, socket.socket]]:
+        """Give the sockets of some kinds, each with its kind."""
+        for opened in self.opened:
+            if opened.kind in kinds:
+                yield from ((opened.kind, each) for each in opened.sockets)
+
+    def addresses(self, kind: str) -> list[Address]:
+        """Say where listeners of a kind stand."""
+        return [address_of(each) for _, each in self.of(kind)]
+
+    def close(self) -> None:
+        """Close them all; the files of Unix sockets go too, unless another supervisor has them now."""
+        for opened in self.opened:
+            for each in opened.sockets:
+                path = address_of(each).path if each.fileno() >= 0 else ""
+                each.close()
+                if path and not self.keep_files:
+                    with contextlib.suppress(OSError):
+                        Path(path).unlink(missing_ok=True)
+        self.opened = []
+
+
+def wanted(config: Config) -> Iterator[tuple[str, str]]:
+    """Give kind and address of everything to listen on."""
+    yield from (("http", text) for text in config.http.listen)
+    yield from (("grpc", text) for text in config.grpc.listen)
+    if config.admin.listen:
+        yield ("admin", config.admin.listen)

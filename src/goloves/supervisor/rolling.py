@@ -1,0 +1,120 @@
+"""Replacing all nodes, one after another, while the others serve.
+
+A new node starts beside the old one; when it is ready, the old one drains. So there is always one more than configured
+and never one less. Only where there are no worker ids for one more does the old one go first: its connections wait in
+the kernel until the new one accepts.
+
+What fails, fails at the first node, whose predecessor then goes on as if nothing had been: a configuration or a version
+that can't start takes nothing down.
+"""
+
+from collections.abc import Callable
+
+import structlog
+
+from goloves.config import Config
+from goloves.errors import ConfigError, GolovesError, ShuttingDown
+from goloves.supervisor.changes import changes
+from goloves.supervisor.child import Child, said_of_end
+from goloves.supervisor.post import Post
+from goloves.supervisor.supervisor import RELEASE, Supervisor
+
+READY_WITHIN = 60.0
+"""Seconds that a new node has to become ready: it needs one, and the windows of a space with few worker ids may have to
+end first."""
+
+log = structlog.get_logger("goloves.supervisor")
+
+Say = Callable[[str], None]
+
+
+class RollingFailed(GolovesError):
+    """A new node did not become ready; the old ones serve on."""
+
+    code = "rolling_failed"
+
+
+def check_rolling(old: Config, new: Config) -> None:
+    """Refuse what nodes of both configurations can't have at the same time; ConfigError names it."""
+    found = changes(old, new).restart
+    if found:
+        raise ConfigError(f"{', '.join(found)} changed, which takes a stop and a start; nothing was done")
+
+
+async def roll(supervisor: Supervisor, config: Config, say: Say) -> None:
+    """Replace all nodes by new ones with this configuration. `say` is told how it goes on.
+
+    Raises RollingFailed if a new node does not become ready, ConfigError if it can't be done this way.
+    """
+    if supervisor.changing.locked():
+        raise RollingFailed("nodes are being replaced already; wait until that is done")
+    async with supervisor.changing:
+        check_rolling(supervisor.config, config)
+        posts = list(supervisor.posts)
+        overlap = has_room(config, len(posts) + 1)
+        if not overlap:
+            say("a space has no worker ids for one more node: each node stops before the next one starts")
+        for number, post in enumerate(posts, 1):
+            new = await (_replace(supervisor, post, config) if overlap else _swap(supervisor, post, config))
+            supervisor.config = config
+            say(f"{number} of {len(posts)}: node {new.number} (pid {new.pid}) serves")
+        supervisor.config = config
+        supervisor.resize(config)
+
+
+def has_room(config: Config, nodes: int) -> bool:
+    """Whether each space has worker ids for so many nodes of this service."""
+    return all(len(space.worker_ids() or range(space.layout().workers)) >= nodes for space in config.spaces.values())
+
+
+async def _replace(supervisor: Supervisor, post: Post, config: Config) -> Child:
+    """Start a node beside the old one, and let that one go when the new one is ready."""
+    try:
+        new = await supervisor.spawn(config)
+    except OSError as error:
+        raise RollingFailed(f"no node can be started ({error}); the old ones serve on") from None
+    post.successor = new
+    ready = await supervisor.until(lambda: new.is_ready or new.ended.done() or new.failed is not None, READY_WITHIN)
+    if not ready or not new.is_ready:
+        why = await _why(new)
+        if post.successor is new:
+            post.successor = None
+        new.drain()
+        raise RollingFailed(f"the new node did not become ready: {why}; the old ones serve on")
+    old = post.child
+    if old is not None and old is not new:
+        await _let_go(supervisor, old, replaced=True)
+    else:
+        post.child, post.successor = new, None
+    return new
+
+
+async def _swap(supervisor: Supervisor, post: Post, config: Config) -> Child:
+    """Let the old node go, and wait for the new one that then comes."""
+    supervisor.config = config
+    old = post.child
+    if old is not None:
+        await _let_go(supervisor, old, replaced=False)
+    await supervisor.until(lambda: post.child is not None and post.child.is_ready, READY_WITHIN)
+    new = post.child
+    if new is None or not new.is_ready:
+        raise RollingFailed(f"the new node is not ready: {'; '.join(new.reasons) if new else 'it did not start'}")
+    return new
+
+
+async def _let_go(supervisor: Supervisor, old: Child, *, replaced: bool) -> None:
+    """Let a node drain, and wait for its end; ShuttingDown if the whole service is to stop meanwhile."""
+    old.drain(replaced=replaced)
+    if not await supervisor.until(old.ended.done, supervisor.config.server.drain + RELEASE):
+        if supervisor.stopping.is_set():
+            raise ShuttingDown("the service is stopping")
+        old.kill("it did not stop in time")
+        await supervisor.until(old.ended.done)
+
+
+async def _why(new: Child) -> str:
+    if new.failed is not None:
+        return new.failed.message
+    if new.ended.done():
+        return said_of_end(new.ended.result())
+    return "; ".join(new.reasons) or "it took too long"

@@ -1,0 +1,3 @@
+from supervisor.service import start
+
+__all__ = ["start"]
