@@ -18,8 +18,8 @@ COPY requirements/server.txt requirements/
 # any more once Goloves is installed.
 RUN python3 -m venv /build \
     && python3 -m venv --without-pip /opt/goloves \
-    && /build/bin/pip --python /opt/goloves/bin/python install --no-cache-dir --no-compile --require-hashes \
-        -r requirements/server.txt
+    && /build/bin/pip --python /opt/goloves/bin/python install --no-cache-dir --no-compile --no-deps \
+        --require-hashes -r requirements/server.txt
 COPY pyproject.toml README.md LICENSE CHANGELOG.md ./
 COPY src src
 RUN /build/bin/pip --python /opt/goloves/bin/python install --no-cache-dir --no-compile --no-deps --no-index \

@@ -85,6 +85,6 @@ clean:  ## remove what these commands made, except data/
 
 .venv/%.stamp: requirements/%.txt pyproject.toml scripts/venv
 	@scripts/venv $(PYTHON)
-	$(BIN)/pip install --quiet --require-hashes -r $<
+	$(BIN)/pip install --quiet --no-deps --require-hashes -r $<
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
