@@ -77,7 +77,16 @@ WRONG = [
     ("[segment]\ndeadline = -1\n", "goloves.toml:2: segment.deadline is -1.0; it has to be 0.001 to 60 s, for"),
     ("[segment]\ndeadline = nan\n", "goloves.toml:2: segment.deadline is nan; it has to be 0.001 to 60 s"),
     ("[segment]\ntarget = inf\n", "goloves.toml:2: segment.target is inf; it has to be 1 to 86400 s"),
-    ("[http]\nmax_count = 0\n", "goloves.toml:2: http.max_count is 0; at least 1 is possible"),
+    ("[http]\nmax_count = 0\n", "goloves.toml:2: http.max_count is 0; it has to be 1 to 1000000, for a node"),
+    (
+        "[http]\nmax_headers = 10000000000\n",
+        "goloves.toml:2: http.max_headers is 10000000000; it has to be 16 to 10000, for browsers send more than ten",
+    ),
+    (
+        "[http]\nwrite_timeout = inf\n",
+        "goloves.toml:2: http.write_timeout is inf; it has to be 1 to 3600 s, for a peer needs a moment",
+    ),
+    ("[http]\nmax_age = nan\n", "goloves.toml:2: http.max_age is nan; it has to be 1 to 31536000 s, for clients"),
     ("[http]\nmax_head = 2000\n", "goloves.toml:2: http.max_head is 2000; it can't be below max_line (8192)"),
     (
         "[segment]\nmax_step = 10\ndefault_step = 20\n",
@@ -150,8 +159,8 @@ WRONG = [
         "[grpc]\nlisten = ['127.0.0.1:8080']\n",
         "goloves.toml:2: grpc.listen names 127.0.0.1:8080 and 127.0.0.1:8080, which can't both be listened on",
     ),
-    ("[grpc]\nmax_streams = 0\n", "goloves.toml:2: grpc.max_streams is 0; at least 1 is possible"),
-    ("[grpc]\nmax_count = 1000000\n", "goloves.toml:2: grpc.max_count is 1000000; at most 100,000 is possible"),
+    ("[grpc]\nmax_streams = 0\n", "goloves.toml:2: grpc.max_streams is 0; it has to be 1 to 1048576, for a client"),
+    ("[grpc]\nmax_count = 1000000\n", "goloves.toml:2: grpc.max_count is 1000000; it has to be 1 to 100000, for a"),
     ("[tls]\nkey = 'k.pem'\n", "a certificate and its key are set together; set the other one too, or neither"),
     ("[tls]\nclient_authorities = 'ca.pem'\n", "client certificates need TLS; set tls.certificate and tls.key"),
     ("[grcp]\n", "goloves.toml:1: there is no setting grcp; did you mean grpc?"),

@@ -6,6 +6,8 @@ that an operator may have reason to change.
 
 import msgspec
 
+from goloves.server.limits import DAY, FILES, Bounds, beyond
+
 
 class GrpcLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """[grpc]: sizes, counts and times."""
@@ -65,19 +67,32 @@ class GrpcLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     def problems(self) -> list[str]:
         """Say which of these numbers can't be, each by its name."""
-        least = {
-            "max_count": 1, "max_size": 1, "max_message": 1024, "max_metadata": 1024, "max_streams": 1,
-            "request_timeout": 0.1, "keepalive": 1.0, "keepalive_timeout": 0.1, "min_ping": 0.0, "idle_timeout": 1.0,
-            "max_age": 1.0, "max_age_grace": 0.0, "write_timeout": 1.0, "linger_timeout": 0.1, "max_queued": 65_536,
-            "max_connections": 1, "max_connections_per_address": 1, "max_unread": 1_048_576, "max_held": 1_048_576,
-        }  # fmt: skip
-        found = [
-            f"{name} is {getattr(self, name):g}; at least {low:g} is possible"
-            for name, low in least.items()
-            if not getattr(self, name) >= low
-        ]
-        if self.max_count > 100_000:
-            found.append(
-                f"max_count is {self.max_count}; at most 100,000 is possible, for bigger shares there is Lease"
-            )
-        return found
+        return list(beyond(self, BOUNDS))
+
+
+_PATIENCE = "a peer needs a moment, and nobody waits for hours"
+_CONNECTIONS = "somebody has to get in, and no process may have more files open"
+_MEMORY = "what is on its way needs room, and no machine has more memory"
+
+BOUNDS = {
+    "max_count": Bounds(1, 100_000, "", "a node can't do anything else meanwhile; bigger shares are for Lease"),
+    "max_size": Bounds(1, 2**40, "", "larger ranges use up 2^63 numbers in a few calls"),
+    "max_message": Bounds(1024, 2**24, "", "a name has to fit, and no request needs more"),
+    "max_metadata": Bounds(1024, 2**20, "", "every client needs some hundred bytes, and nobody a million"),
+    "max_streams": Bounds(1, 2**20, "", "a client needs a call, and each holds memory of the node"),
+    "request_timeout": Bounds(0.1, 3600, "s", _PATIENCE),
+    "keepalive": Bounds(1, DAY, "s", "pings cost both sides, and clients that are gone hold memory"),
+    "keepalive_timeout": Bounds(0.1, 3600, "s", _PATIENCE),
+    "min_ping": Bounds(0, DAY, "s", "clients have to find out some day that a node is gone"),
+    "idle_timeout": Bounds(1, 365 * DAY, "s", "clients keep connections for the next call, and leave some behind"),
+    "max_age": Bounds(1, 365 * DAY, "s", "clients have to find new nodes some day"),
+    "max_age_grace": Bounds(0, DAY, "s", "streams would keep a connection for ever"),
+    "write_timeout": Bounds(1, 3600, "s", _PATIENCE),
+    "linger_timeout": Bounds(0.1, 600, "s", _PATIENCE),
+    "max_queued": Bounds(65_536, 2**30, "", "an answer has to fit, and one client is not everybody"),
+    "max_connections": Bounds(1, FILES, "", _CONNECTIONS),
+    "max_connections_per_address": Bounds(1, FILES, "", _CONNECTIONS),
+    "max_unread": Bounds(2**20, 2**40, "", _MEMORY),
+    "max_held": Bounds(2**20, 2**40, "", _MEMORY),
+}
+"""What each of them may be: wide, and yet such that no number breaks the node or means the same as no limit."""
