@@ -35,9 +35,12 @@ class ClosedError(Exception):
 
 
 class Client:
-    """A connection. `buffers`: bytes that the kernel keeps for it, each way; 0 leaves that to the kernel."""
+    """A connection. `buffers`: bytes that the kernel keeps for it, each way; 0 leaves that to the kernel.
 
-    def __init__(self, address: Address, *, buffers: int = 0) -> None:
+    `source`: the address that it comes from, of those in 127.0.0.0/8.
+    """
+
+    def __init__(self, address: Address, *, buffers: int = 0, source: str = "") -> None:
         family = socket.AF_UNIX if address.path else socket.AF_INET6 if ":" in address.host else socket.AF_INET
         self.socket = socket.socket(family, socket.SOCK_STREAM)
         self.socket.settimeout(PATIENCE)
@@ -45,6 +48,8 @@ class Client:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffers)
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffers)
         try:
+            if source:
+                self.socket.bind((source, 0))
             self.socket.connect(address.path or (address.host, address.port))
         except OSError:
             self.socket.close()

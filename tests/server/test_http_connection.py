@@ -12,7 +12,6 @@ import structlog
 
 from goloves.config import SegmentConfig
 from goloves.server.http.shared import PREPARED_KEPT, TARGETS_KEPT
-from goloves.server.limits import HttpLimits
 from goloves.wire.http1 import Request
 from server.live import LiveNode
 from server.raw import Client, ClosedError
@@ -143,77 +142,6 @@ def test_a_client_that_does_not_read_is_not_read_from_and_gets_everything_once_i
             assert int(ids[0]) > last
             last = int(ids[-1])
         node.wait_for(lambda: shared.unread == 0 and not shared.stalled)
-
-
-def test_a_client_that_never_reads_is_cut() -> None:
-    with LiveNode(limits=HttpLimits(write_timeout=0.1)) as node, Client(node.address, buffers=4096) as client:
-        client.send(BATCH * 500)
-        node.wait_for(lambda: node.node.http.counters.cut_unread == 1)
-        node.wait_for(lambda: node.node.http.open == 0 and node.node.http.unread == 0)
-
-
-def test_a_client_that_leaves_more_unread_than_there_is_room_for_is_cut() -> None:
-    with LiveNode(limits=HttpLimits(max_unread=1)) as node, Client(node.address, buffers=4096) as client:
-        client.send(BATCH * 500)
-        node.wait_for(lambda: node.node.http.counters.cut_too_much_unread == 1)
-        node.wait_for(lambda: node.node.http.open == 0 and node.node.http.unread == 0)
-
-
-@pytest.mark.parametrize(
-    "start", [b"G", b"GET / HTTP/1.1\r\nHost: a\r\n", b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nx"]
-)
-def test_a_request_that_does_not_arrive_in_time_is_408(start: bytes) -> None:
-    with LiveNode(limits=HttpLimits(request_timeout=0.1)) as node, Client(node.address) as client:
-        assert client.send(GET + start).read().status == 200
-        response = client.read()
-        assert (response.status, response.headers["connection"]) == (408, "close")
-        assert client.closes()
-        assert node.call(lambda: node.node.http.counters.timed_out) == 1
-
-
-def test_a_connection_at_rest_is_closed_after_a_while_without_a_word() -> None:
-    with LiveNode(limits=HttpLimits(idle_timeout=0.1)) as node, Client(node.address) as client:
-        client.ask()
-        assert client.closes()
-        assert node.call(lambda: node.node.http.counters.cut_idle) == 1
-
-
-@pytest.mark.parametrize("limits", [HttpLimits(max_age=0.01), HttpLimits(max_requests=1)])
-def test_an_old_connection_ends_with_an_answer_that_says_so(limits: HttpLimits) -> None:
-    with LiveNode(limits=limits) as node, Client(node.address) as client:
-        answers = [client.ask()]
-        while answers[-1].headers.get("connection") != "close":
-            answers.append(client.ask())
-        assert client.closes()
-        assert [int(answer.body) for answer in answers] == list(range(1, len(answers) + 1))
-        assert node.call(lambda: node.node.http.counters.cut_age) == 1
-
-
-def test_connections_over_the_limit_get_503_and_room_comes_with_those_that_go() -> None:
-    with LiveNode(limits=HttpLimits(max_connections=2)) as node:
-        first, second = Client(node.address), Client(node.address)
-        assert first.ask().status == second.ask().status == 200
-        with Client(node.address) as third:
-            response = third.read()
-            assert (response.status, response.headers["retry-after"]) == (503, "1")
-            assert third.closes()
-        assert first.ask().status == 200
-        first.socket.close()
-        node.wait_for(lambda: node.node.http.open == 1)
-        with Client(node.address) as fourth:
-            assert fourth.ask().status == 200
-        second.socket.close()
-        assert node.call(lambda: node.node.http.counters.refused_connections) == 1
-
-
-def test_connections_from_one_address_have_a_limit_of_their_own() -> None:
-    with LiveNode(limits=HttpLimits(max_connections_per_address=1)) as node, Client(node.address) as first:
-        assert first.ask().status == 200
-        with Client(node.address) as second:
-            response = second.read()
-            assert (response.status, response.json["code"]) == (429, "too_many_connections")
-        assert first.ask().status == 200
-        assert node.call(lambda: node.node.http.counters.refused_per_address) == 1
 
 
 # --- caches ---

@@ -22,6 +22,7 @@ class Recorder(asyncio.Transport):
         self.written: list[bytes] = []
         self.reading = True
         self.ended = False
+        self.aborted = False
 
     def write(self, data: Any) -> None:
         self.written.append(bytes(data))
@@ -48,7 +49,7 @@ class Recorder(asyncio.Transport):
         return False
 
     def abort(self) -> None:
-        self.ended = True
+        self.aborted = True
 
 
 async def share(limits: HttpLimits) -> HttpShared:
@@ -110,12 +111,35 @@ async def test_the_answers_before_a_refusal_leave_with_it_and_the_connection_end
     assert len(transport.written) == 1
 
 
+async def test_a_last_word_may_be_unread_for_as_long_as_any_answer_and_lingers_from_when_it_was_read() -> None:
+    connection, transport = await connect()
+    now = asyncio.get_running_loop().time
+    connection.data_received(b"\x00")
+    connection.pause_writing()
+    assert transport.reading, "what a refused client sends on is dropped, or it would meet a reset"
+    connection.look_after(now() + 29)
+    assert not transport.aborted
+    connection.resume_writing()
+    connection.look_after(now() + 4)
+    assert not transport.aborted
+    connection.look_after(now() + 6)
+    assert transport.aborted
+    assert connection._shared.counters.cut_linger == 1
+
+    connection, transport = await connect()
+    connection.data_received(b"\x00")
+    connection.pause_writing()
+    connection.look_after(now() + 31)
+    assert transport.aborted
+    assert connection._shared.counters.cut_unread == 1
+
+
 async def test_when_too_much_is_unread_those_stalled_longest_are_cut() -> None:
     shared = await share(HttpLimits(max_unread=100))
     pairs = [await connect(shared) for _ in range(4)]
     for connection, _ in pairs:
         shared.stalling(connection, 40)
-    assert [transport.ended for _, transport in pairs] == [True, True, False, False]
+    assert [transport.aborted for _, transport in pairs] == [True, True, False, False]
     assert shared.unread == 80
     shared.stalling(pairs[2][0], 50)
     assert shared.unread == 90

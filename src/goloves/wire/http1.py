@@ -174,6 +174,11 @@ class Requests:
         return self._state != _IN_HEAD or self._pos < len(self._buffer)
 
     @property
+    def begun(self) -> bool:
+        """Whether a byte of a request has arrived that is not complete: a CR alone may belong to an empty line."""
+        return self._state != _IN_HEAD or self._buffer[self._pos :] not in (b"", b"\r")
+
+    @property
     def in_body(self) -> bool:
         """Whether a head is complete and its body is not."""
         return _IN_HEAD < self._state < _OVER

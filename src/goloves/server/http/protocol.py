@@ -18,7 +18,7 @@ from typing import cast
 
 import structlog
 
-from goloves.errors import GolovesError
+from goloves.errors import GolovesError, InvalidCount
 from goloves.server.http.answers import CLOSE, KEEP_ALIVE, NO_STORE, Answer, error_answer, problem
 from goloves.server.http.draws import Draw
 from goloves.server.http.shared import NOTHING, REFUSED_AT_ONCE, SEEN, HttpShared
@@ -42,7 +42,8 @@ CODES = {
     501: "not_supported",
     505: "version_not_supported",
 }
-"""The code of each status with which a request is refused before anybody knows what it asks for."""
+"""The code of each status with which a request is refused before anybody knows what it asks for; `HttpCounters` counts
+each as `refused_` and this code."""
 
 log = structlog.get_logger("goloves.http")
 
@@ -87,7 +88,7 @@ class HttpConnection(asyncio.Protocol):
         self._swept = 0
         """`served` when it was last looked after."""
         self._since = 0.0
-        """When what it does now began: rest, a request's arrival, a stall, the last words."""
+        """When what it does now began: rest, a request's arrival, a stall, the last words when they were taken."""
         self._amid = False
         """Whether a request has begun to arrive."""
         self._paused = False
@@ -122,8 +123,9 @@ class HttpConnection(asyncio.Protocol):
         self._expires = now + shared.limits.max_age * random.uniform(0.9, 1.0)
         status = shared.enter(self, self._address)
         if status:
-            if shared.open > shared.limits.max_connections + REFUSED_AT_ONCE:
-                self.cut()
+            if len(shared.refused) > REFUSED_AT_ONCE:
+                shared.counters.cut_untold += 1
+                self.abort()
                 return
             what = "from your address " if status == 429 else ""
             refusal = problem(
@@ -170,14 +172,18 @@ class HttpConnection(asyncio.Protocol):
         self._paused = True
         self.prepared = NOTHING
         self._since = asyncio.get_running_loop().time()
-        self._stop_reading()
+        if not self._linger:  # then what arrives is dropped, and has to be: the end would be a reset else
+            self._stop_reading()
         self._shared.stalling(self, self._transport.get_write_buffer_size())
 
     def resume_writing(self) -> None:
         """Go on."""
         self._paused = False
         self._shared.flowing(self)
-        if self._waiting is None and self._turn is None and not self._linger and not self._transport.is_closing():
+        if self._linger:
+            # The client has its answer only now: what it still sends is dropped for as long as any other's.
+            self._since = asyncio.get_running_loop().time()
+        elif self._waiting is None and self._turn is None and not self._transport.is_closing():
             self._answer_on()
 
     # --- the way of a request ---
@@ -236,8 +242,9 @@ class HttpConnection(asyncio.Protocol):
                         self._turn = asyncio.get_running_loop().call_soon(self._take_turn)
                     return
             elif type(event) is Refusal:
-                self._shared.counters.refused += 1
-                answer = problem(event.status, CODES[event.status], event.detail).encode(self._shared.date, CLOSE)
+                code = CODES[event.status]
+                self._shared.counters.count_refused(code)
+                answer = problem(event.status, code, event.detail).encode(self._shared.date, CLOSE)
                 gathered.append(answer)
                 self._put(gathered)
                 self._close()
@@ -258,6 +265,8 @@ class HttpConnection(asyncio.Protocol):
         try:
             found = shared.routes.find(request.line, request.accept)
         except GolovesError as error:
+            if isinstance(error, InvalidCount):
+                shared.counters.refused_count += 1
             found = error_answer(error)
         except Exception:
             found = self._failed(request)
@@ -321,9 +330,11 @@ class HttpConnection(asyncio.Protocol):
             self._transport.close()
             return
         amid = self._requests.amid
-        if amid and not self._amid:
+        # Half an empty line is no request: whoever sends such lines now and then rests all the same.
+        begun = amid and self._requests.begun
+        if begun and not self._amid:
             self._since = asyncio.get_running_loop().time()
-        self._amid = amid
+        self._amid = begun
         if not amid and not self._retiring:
             self.prepared = self._shared.prepared
         if self._stopped:
@@ -339,24 +350,31 @@ class HttpConnection(asyncio.Protocol):
         """End after what is written, in stages, so that the client gets the answer and no reset (RFC 9112 §9.6)."""
         self.prepared = NOTHING
         if self._retiring and not self._shared.draining:
-            self._shared.counters.cut_age += 1
+            if self.served >= self._shared.limits.max_requests:
+                self._shared.counters.cut_requests += 1
+            else:
+                self._shared.counters.cut_age += 1
         if self._transport.is_closing():
             return
         if self._eof or not self._transport.can_write_eof():
+            # Over TLS nobody can fall silent and listen on; the transport says goodbye after the answer.
             self._transport.close()
             return
         self._linger = True
-        self._since = asyncio.get_running_loop().time()
-        if not self._transport.can_write_eof():
-            self._transport.close()  # over TLS this says goodbye, and reads on until the client does
-            return
+        if not self._paused:
+            self._since = asyncio.get_running_loop().time()
         self._transport.write_eof()
         if self._stopped:
             self._stopped = False
             self._transport.resume_reading()
 
     def cut(self) -> None:
-        """Close at once, whatever is unwritten."""
+        """Close at once, whatever is unwritten: the node's patience with its last connections is over."""
+        self._shared.counters.cut_drain += 1
+        self.abort()
+
+    def abort(self) -> None:
+        """Close at once, whatever is unwritten; the caller counts why."""
         self.prepared = NOTHING
         self._transport.abort()
 
@@ -372,7 +390,7 @@ class HttpConnection(asyncio.Protocol):
 
     def close_at_rest(self, before: float) -> None:
         """Close if no request is under way, nor the last word younger than `before` (seconds of the event loop)."""
-        if self.at_rest or (self._linger and self._since < before):
+        if self.at_rest or (self._linger and not self._paused and self._since < before):
             self._transport.close()
 
     def look_after(self, now: float) -> None:
@@ -384,18 +402,22 @@ class HttpConnection(asyncio.Protocol):
             if not self._paused and not self._linger:
                 self._since = now
         waited = now - self._since
-        if self._linger:
-            if waited > limits.linger_timeout:
-                self.cut()
-        elif self._paused:
+        if self._paused:
+            # Even if the last word is said: it is on its way for as long as the client has to take an answer.
             if waited > limits.write_timeout:
                 counters.cut_unread += 1
-                self.cut()
+                self.abort()
+        elif self._linger:
+            if waited > limits.linger_timeout:
+                counters.cut_linger += 1
+                self.abort()
+        elif self._transport.is_closing():
+            pass  # it says goodbye over TLS, for which the listener sets the time
         elif self._waiting is not None or self._turn is not None:
             pass
         elif self._amid:
             if waited > limits.request_timeout:
-                counters.timed_out += 1
+                counters.request_timeouts += 1
                 detail = f"the request took longer than {limits.request_timeout:g} s to arrive"
                 self._write(problem(408, "request_timeout", detail).encode(self._shared.date, CLOSE))
                 self._close()

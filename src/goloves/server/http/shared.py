@@ -40,7 +40,8 @@ SLICES = 16
 never hold the node up for more than a fraction of a millisecond."""
 
 REFUSED_AT_ONCE = 256
-"""Connections over the limit that are told so at once; the next ones are cut without a word."""
+"""Connections over a limit that are told so at once; the next ones are cut without a word. They count against no limit
+but this one: who comes too often takes no place from anybody."""
 
 NOTHING: dict[bytes, Prepared] = {}
 """What a connection knows that must take the long way."""
@@ -53,15 +54,26 @@ class HttpCounters:
         "accept_paused",
         "connections",
         "cut_age",
+        "cut_drain",
         "cut_idle",
+        "cut_linger",
+        "cut_requests",
         "cut_too_much_unread",
         "cut_unread",
+        "cut_untold",
         "failed",
-        "refused",
+        "refused_body_too_large",
         "refused_connections",
+        "refused_count",
+        "refused_expectation_failed",
+        "refused_head_too_large",
+        "refused_malformed",
+        "refused_not_supported",
         "refused_per_address",
+        "refused_target_too_long",
+        "refused_version_not_supported",
+        "request_timeouts",
         "requests_ended",
-        "timed_out",
     )
 
     def __init__(self) -> None:
@@ -69,26 +81,55 @@ class HttpCounters:
         """Accepted."""
         self.requests_ended = 0
         """Answered on connections that are closed; `HttpShared.requests` has all."""
-        self.refused = 0
-        """Requests that could not be read: 400, 413, 414, 417, 431, 501, 505."""
+        self.refused_malformed = 0
+        """Requests that are not HTTP: 400."""
+        self.refused_body_too_large = 0
+        """Requests over `max_body`: 413."""
+        self.refused_target_too_long = 0
+        """Request lines over `max_line`: 414."""
+        self.refused_expectation_failed = 0
+        """Requests that expect something else than 100-continue: 417."""
+        self.refused_head_too_large = 0
+        """Requests over `max_headers`, `max_head`, or with a header line over `max_line`; framing of chunks without
+        end: 431."""
+        self.refused_not_supported = 0
+        """CONNECT, and codings of transfer but chunked: 501."""
+        self.refused_version_not_supported = 0
+        """Other versions of HTTP: 505."""
+        self.refused_count = 0
+        """Requests whose `count` or `size` is no number that they may ask for, most often one over `max_count` or
+        `max_size`: 400."""
         self.failed = 0
         """Answers 500 because of a fault in this program."""
-        self.timed_out = 0
-        """Requests that took too long to arrive: 408."""
+        self.request_timeouts = 0
+        """Requests that took longer than `request_timeout` to arrive: 408."""
         self.cut_idle = 0
-        """Connections closed because they rested."""
+        """Connections closed because they rested for `idle_timeout`."""
         self.cut_age = 0
-        """Connections closed, with an answer, because of their age or number of requests."""
+        """Connections closed, with an answer, because of `max_age`."""
+        self.cut_requests = 0
+        """Connections closed, with an answer, because of `max_requests`."""
         self.cut_unread = 0
-        """Connections cut because an answer was left unread for too long."""
+        """Connections cut because an answer was left unread for `write_timeout`."""
         self.cut_too_much_unread = 0
-        """Connections cut because all connections together left too much unread."""
+        """Connections cut because all together left more than `max_unread` unread."""
+        self.cut_linger = 0
+        """Connections that were told their last word and were not closed by the client within `linger_timeout`."""
+        self.cut_drain = 0
+        """Connections cut because the node stopped, and `server.drain` was over."""
         self.refused_connections = 0
         """Connections over `max_connections`: 503."""
         self.refused_per_address = 0
         """Connections over `max_connections_per_address`: 429."""
+        self.cut_untold = 0
+        """Those among them that were closed without a word, for many others were just being told."""
         self.accept_paused = 0
         """Times that no file descriptor was left to accept with."""
+
+    def count_refused(self, code: str) -> None:
+        """Count a request that could not be read, by its code."""
+        name = f"refused_{code}"
+        setattr(self, name, getattr(self, name) + 1)
 
 
 class HttpShared:
@@ -112,6 +153,8 @@ class HttpShared:
         self.draining = False
         self.open = 0
         """Connections, refused ones included."""
+        self.refused: set[HttpConnection] = set()
+        """Those over a limit, which are being told so."""
         self.unread = 0
         """Bytes of answers that clients have not taken."""
         self.stalled: dict[HttpConnection, int] = {}
@@ -162,17 +205,21 @@ class HttpShared:
         if not self.open:
             self.renew_date()
         self.counters.connections += 1
+        admitted = self.open - len(self.refused)
         self.open += 1
         self.counted(self.open)
         self._slices[self.counters.connections % SLICES].add(connection)
-        if address:
-            held = self._per_address[address] = self._per_address.get(address, 0) + 1
-            if held > self.limits.max_connections_per_address:
-                self.counters.refused_per_address += 1
-                return 429
-        if self.open > self.limits.max_connections:
+        held = self._per_address.get(address, 0)
+        if held >= self.limits.max_connections_per_address:
+            self.counters.refused_per_address += 1
+            self.refused.add(connection)
+            return 429
+        if admitted >= self.limits.max_connections:
             self.counters.refused_connections += 1
+            self.refused.add(connection)
             return 503
+        if address:
+            self._per_address[address] = held + 1
         return 0
 
     def leave(self, connection: "HttpConnection", address: str) -> None:
@@ -183,7 +230,9 @@ class HttpShared:
         for connections in self._slices:
             connections.discard(connection)
         self.flowing(connection)
-        if address:
+        if connection in self.refused:
+            self.refused.discard(connection)
+        elif address:
             held = self._per_address[address] - 1
             if held:
                 self._per_address[address] = held
@@ -198,7 +247,7 @@ class HttpShared:
             longest = next(iter(self.stalled))
             self.counters.cut_too_much_unread += 1
             self.flowing(longest)
-            longest.cut()
+            longest.abort()
 
     def flowing(self, connection: "HttpConnection") -> None:
         """Note that a client has taken its answers, or is gone."""
