@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "service": {"errors", "core", "config", "stores.base"},
     "server": {"errors", "core", "config", "stores", "service", "wire"},
     "admin": set[str](),
-    "supervisor": {"errors", "core", "config", "log", "stores.guard", "stores.urls", "server", "admin"},
+    "supervisor": {"errors", "core", "config", "log", "stores.marks", "stores.urls", "server", "admin"},
 }
 """Which parts of Goloves a part knows; what is not listed here stands above all of these and may know any of them."""
 

@@ -13,7 +13,7 @@ from databases import Server
 from goloves.cli.failures import Exit
 from goloves.stores import checks
 from goloves.stores.base import Mark
-from goloves.stores.guard import Marks
+from goloves.stores.marks import Marks
 
 Invoke = Callable[..., Result]
 
@@ -327,7 +327,23 @@ def test_where_only_leaf_s_table_exists_it_says_what_a_repair_can_do(invoke: Inv
     result = invoke("repair", "--yes", *words)
     assert "the tag 'pay' goes on at 10005000 or above" in result.stdout
     assert "gives no id" not in result.stdout
+    assert "nodes that halted by themselves go on when they are restarted" in result.stdout
     assert leaf.sql("SELECT max_id FROM leaf_alloc") == [(10_005_000,)]
+
+
+def test_marks_that_a_node_kept_before_a_migration_count_after_it(invoke: Invoke, tmp_path: Path) -> None:
+    file = tmp_path / "leaf.db"
+    leaf = Store(file)
+    leaf.sql(LEAF)
+    leaf.sql("INSERT INTO leaf_alloc (biz_tag, max_id, step) VALUES ('pay', 2001, 10)")
+    marks = Marks()
+    marks.open(tmp_path / "data" / "node-0")
+    marks.rise(f"sqlite:///{file}", Mark("tag", "pay", 5000))
+    marks.close()
+    words = ("--store", f"sqlite:///{file}")
+    invoke("migrate", *words)
+    assert "goes on at 10005000 or above" in invoke("repair", "--yes", *words).stdout
+    assert leaf.sql("SELECT mark FROM goloves_tag") == [(5000,)]
 
 
 def test_a_long_list_of_tags_is_cut_for_people(invoke: Invoke, store: Store) -> None:

@@ -720,7 +720,7 @@ async def test_w6_two_nodes_with_one_number_never_issue_the_same_id(capsys: pyte
             assert await one.snowflakes()
         ids = await one.snowflakes(20)
         await one.service.close()
-        await other.wait_for(lambda: space_of(other).usable, within=RETRY * 2)
+        await other.wait_for(lambda: space_of(other).usable, within=LONGEST_RETRY * 2)
         more = await other.snowflakes(20)
         assert worker_of(other) == 2
         assert min(more) > max(ids)

@@ -14,7 +14,8 @@ from goloves.core.layout import Layout
 from goloves.errors import StoreUnavailable, UnknownOutcome
 from goloves.service import IdService, ServedSpace
 from goloves.stores.base import Claim, Mark, NewTag, SegmentStore, Space, Tag, WorkerStore
-from goloves.stores.guard import Marks, SegmentGuard, WorkerGuard
+from goloves.stores.guard import SegmentGuard, WorkerGuard
+from goloves.stores.marks import Marks
 from goloves.stores.memory import MemoryData, MemoryStore
 from simulation.cluster import EPOCH_MS, SimClock
 from simulation.loop import START, VirtualLoop

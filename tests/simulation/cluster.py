@@ -16,7 +16,8 @@ from goloves.errors import GolovesError
 from goloves.repair import look, plan_repair, repair
 from goloves.service import IdService, ServedSpace
 from goloves.stores.base import NewTag, Space
-from goloves.stores.guard import Marks, SegmentGuard, WorkerGuard
+from goloves.stores.guard import SegmentGuard, WorkerGuard
+from goloves.stores.marks import Marks
 from goloves.stores.memory import MemoryData, MemoryStore
 from simulation.checker import Checker, Duplicate
 from simulation.loop import HOST, START, Host, VirtualLoop

@@ -14,7 +14,8 @@ from goloves.service.spaces import SpaceSource
 from goloves.service.tags import TagSource
 from goloves.stores import rules
 from goloves.stores.base import Claim, Mark
-from goloves.stores.guard import Marks, SegmentGuard
+from goloves.stores.guard import SegmentGuard
+from goloves.stores.marks import Marks
 from goloves.stores.memory import MemoryStore, TagRow
 
 Mutant = Callable[[MonkeyPatch], None]

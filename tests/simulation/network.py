@@ -142,6 +142,10 @@ class FarStore:
         return self._store.identity
 
     @property
+    def address(self) -> str:
+        return self._store.address
+
+    @property
     def has_marks(self) -> bool:
         return self._store.has_marks
 

@@ -2,6 +2,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -14,14 +15,17 @@ from goloves.errors import (
     StoreWentBackwards,
     UnknownOutcome,
     UnknownSpace,
+    UnknownTag,
     WindowLost,
 )
 from goloves.stores.base import Claim, Mark, NewTag, Space, TagChange
-from goloves.stores.guard import HEADER, Marks, SegmentGuard, WorkerGuard
-from goloves.stores.memory import MemoryData, MemoryStore
+from goloves.stores.guard import SegmentGuard, WorkerGuard
+from goloves.stores.marks import HEADER, Marks
+from goloves.stores.memory import LeafRow, MemoryData, MemoryStore, TagRow
 
 SPACE = Space("default", Layout(41, 1, 12))
 STORE = "a store"
+THEN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class CrossingStore(MemoryStore):
@@ -151,10 +155,52 @@ async def test_r5_where_the_store_has_no_marks_the_node_s_own_judge_what_is_read
     each.data.only_leaf = True
     await each.segments.allocate("order", 100)
     each.data.leaf["order"].max_id = 50
-    with pytest.raises(StoreWentBackwards, match="the halt could not be written into the store"):
+    with pytest.raises(StoreWentBackwards, match=r"up to 50, below 101.*stop all nodes, run `goloves repair`"):
         await each.segments.read_tags(["order"])
     with pytest.raises(StoreWentBackwards):
         await each.segments.allocate("order", 10)
+
+
+async def test_r5_where_the_store_has_no_marks_a_refused_node_does_not_climb_past_its_own_mark() -> None:
+    each = await watched()
+    each.data.only_leaf = True
+    each.data.leaf["other"] = LeafRow(1, 10, "", THEN)
+    await each.segments.allocate("order", 100)
+    each.data.leaf["order"].max_id = 1
+    for size in (10, 40, 160, 640):
+        with pytest.raises(StoreWentBackwards, match="goloves repair") as caught:
+            await each.segments.allocate("order", size)
+        assert caught.value.whole_store
+    # Somebody else climbs past the mark: what he was granted before is not known here.
+    each.data.leaf["order"].max_id = 5000
+    for tag in ("order", "other"):
+        with pytest.raises(StoreWentBackwards):
+            await each.segments.allocate(tag, 10)
+    assert (each.data.leaf["order"].max_id, each.data.leaf["other"].max_id) == (5000, 1)
+
+
+async def test_r5_where_the_store_has_no_marks_a_restart_after_a_repair_ends_the_halt_and_one_before_it_does_not() -> (
+    None
+):
+    each = await watched()
+    each.data.only_leaf = True
+    await each.segments.allocate("order", 100)
+    each.marks.rise("memory", tag_mark("order", 101))
+    each.data.leaf["order"].max_id = 1
+
+    async def restarted() -> SegmentGuard:
+        marks = Marks()
+        for mark in each.marks.all("memory"):
+            marks.rise("memory", mark)
+        guard = SegmentGuard(each.store, marks, "node 1")
+        await guard.open()
+        return guard
+
+    guard = await restarted()
+    each.data.leaf["order"].max_id = 3000
+    with pytest.raises(StoreWentBackwards, match="up to 1, below 101"):
+        await guard.allocate("order", 10)
+    assert await (await restarted()).allocate("order", 10) == Range("order", 3000, 3010)
 
 
 async def test_r4_a_tag_that_the_store_halts_alone_is_not_the_whole_store_s_matter() -> None:
@@ -288,7 +334,33 @@ async def test_r6_after_a_repair_the_next_halt_is_reported_anew() -> None:
                 await each.claimed()
         await each.store.lift_halt()
     assert each.data.marks["node 1"]["tag", "order", -1] == 21
-    assert len(each.store.written) == 3
+    assert len(each.store.written) == 2
+
+
+async def test_r6_marks_are_written_anew_at_a_second_halt_that_comes_before_any_grant() -> None:
+    each = await watched()
+    await each.segments.allocate("order", 100)
+    backup = each.data.snapshot()
+    await each.segments.allocate("order", 100)
+    for _ in range(2):
+        each.data.restore(backup)
+        with pytest.raises(StoreWentBackwards):
+            await each.segments.read_tags(["order"])
+        assert each.data.marks["node 1"]["tag", "order", -1] == 201
+
+
+async def test_r6_marks_are_written_anew_each_minute_while_a_node_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    each = await watched()
+    await each.segments.allocate("order", 10)
+    clock = [1000.0]
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: clock[0])
+    await each.store.halt("somebody else noticed")
+    for moment, marks in ((1000.0, 1), (1059.0, 0), (1061.0, 1)):
+        clock[0] = moment
+        each.data.marks.clear()  # a repair that was broken off, or another restore
+        with pytest.raises(StoreWentBackwards):
+            await each.segments.allocate("order", 10)
+        assert len(each.data.marks) == marks
 
 
 async def test_r6_many_marks_are_written_in_parts() -> None:
@@ -351,6 +423,50 @@ async def test_r6_a_halt_that_the_windows_owe_holds_for_their_claims_and_extensi
         await each.windows.extend(window, window.end + 10)
     with pytest.raises(StoreWentBackwards):
         await each.claimed(worker=1, now=5000)
+
+
+async def test_r6_a_halt_that_the_tags_owe_holds_for_claims_and_extensions_and_the_other_way_round() -> None:
+    each = await watched()
+    window = await each.claimed(worker=1)
+    backup = each.data.snapshot()
+    await each.segments.allocate("order", 100)
+    each.data.restore(backup)
+    each.store.halt_error = StoreUnavailable("connection refused")
+    with pytest.raises(StoreWentBackwards):
+        await each.segments.read_tags(["order"])
+    with pytest.raises(StoreWentBackwards, match="below 101"):
+        await each.claimed(worker=0)
+    with pytest.raises(StoreWentBackwards, match="below 101"):
+        await each.windows.extend(window, window.end + 10)
+    assert list(each.data.workers["default"]) == [1]
+
+    each = await watched()
+    backup = each.data.snapshot()
+    await each.claimed(worker=0)
+    each.data.restore(backup)
+    each.store.halt_error = StoreUnavailable("connection refused")
+    with pytest.raises(StoreWentBackwards):
+        await each.claimed(worker=0)
+    with pytest.raises(StoreWentBackwards, match="fence 1 of worker 0"):
+        await each.segments.allocate("order", 10)
+    assert each.data.leaf["order"].max_id == 1
+
+
+async def test_r6_a_grant_that_was_under_way_when_a_halt_became_due_is_not_given() -> None:
+    each = await watched()
+    await each.segments.create_tag(NewTag("other", step=10))
+    backup = each.data.snapshot()
+    await each.segments.allocate("order", 100)
+    each.data.restore(backup)
+    each.store.hold = slow = asyncio.Event()
+    under_way = asyncio.ensure_future(each.segments.allocate("other", 10))
+    await asyncio.sleep(0)
+    each.store.halt_error = StoreUnavailable("connection refused")
+    with pytest.raises(StoreWentBackwards):
+        await each.segments.read_tags(["order"])
+    slow.set()
+    with pytest.raises(StoreWentBackwards, match="below 101"):
+        await under_way
 
 
 # --- the state directory ---
@@ -508,7 +624,7 @@ def test_closing_on_a_full_disk_raises_nothing(tmp_path: Path, opened: list[Mark
 def test_the_file_is_written_anew_when_it_has_many_lines(
     tmp_path: Path, opened: list[Marks], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("goloves.stores.guard.COMPACT_AFTER", 50)
+    monkeypatch.setattr("goloves.stores.marks.COMPACT_AFTER", 50)
     marks = open_marks(opened, tmp_path)
     for value in range(200):
         marks.rise(STORE, tag_mark(f"tag {value % 3}", value))
@@ -576,11 +692,80 @@ async def test_r5_a_store_that_is_found_set_back_at_the_opening_is_open_and_owes
     assert each.data.halt
 
 
-async def test_r5_where_only_leaf_s_table_exists_nothing_is_compared_at_the_opening() -> None:
+async def test_r5_where_only_leaf_s_table_exists_the_tags_that_are_there_are_compared_at_the_opening() -> None:
     each = Watched(MemoryData(only_leaf=True))
+    each.marks.rise("memory", tag_mark("gone", 5000))
+    each.data.leaf["order"] = LeafRow(100, 10, "", THEN)
+    await each.segments.open()
+    assert await each.segments.allocate("order", 10)
     each.marks.rise("memory", tag_mark("order", 5000))
     await each.segments.open()
+    with pytest.raises(StoreWentBackwards, match="up to 110, below 5000"):
+        await each.segments.allocate("order", 10)
+    assert each.data.leaf["order"].max_id == 110
+
+
+async def test_r5_marks_from_before_a_migration_are_compared_after_it_and_kept_under_the_store_s_identity(
+    tmp_path: Path, opened: list[Marks]
+) -> None:
+    each = Watched(MemoryData(uuid=STORE, only_leaf=True))
+    opened.append(each.marks)
+    each.marks.open(tmp_path / "node-0")
+    each.data.leaf["order"] = LeafRow(1, 10, "", THEN)
+    await each.segments.open()
+    await each.segments.allocate("order", 100)
+    assert each.marks.tag("memory", "order") == 101
+    each.marks.close()
+    each.data.leaf["order"].max_id = 1
+    each.data.only_leaf = False
+    each.data.tags["order"] = TagRow(1)  # as `goloves migrate` makes it
+
+    marks = open_marks(opened, tmp_path / "node-0")
+    guard = SegmentGuard(each.store, marks, "node 1")
+    await guard.open()
+    assert "up to 1, below 101" in each.data.halt
+    assert each.data.marks["node 1"] == {("tag", "order", -1): 101}
+    with pytest.raises(StoreWentBackwards):
+        await guard.allocate("order", 10)
+    marks.close()
+    again = open_marks(opened, tmp_path / "node-0")
+    assert (again.tag(STORE, "order"), again.tag("memory", "order")) == (101, -1)
+    again.carry("memory", STORE)
+    assert again.tag(STORE, "order") == 101
+
+
+@pytest.mark.parametrize("asked", ["read", "allocate"])
+async def test_r5_a_tag_in_use_that_the_store_lost_halts_it_when_it_is_read_or_asked_for(asked: str) -> None:
+    each = await watched()
+    assert list(await each.segments.read_tags(["order", "unknown"])) == ["order"]
+    each.marks.rise(STORE, tag_mark("order", 50))
+    del each.data.leaf["order"], each.data.tags["order"]
+    with pytest.raises(StoreWentBackwards, match="'order' never, below 50"):
+        await (each.segments.read_tags(["order"]) if asked == "read" else each.segments.allocate("order", 10))
+    assert each.data.halt
+
+
+async def test_r5_a_tag_that_was_deleted_is_unknown_and_no_alarm() -> None:
+    each = await watched()
+    await each.segments.allocate("order", 10)
+    await each.store.delete_tag("order")
+    assert await each.segments.read_tags(["order"]) == {}
+    with pytest.raises(UnknownTag):
+        await each.segments.allocate("order", 10)
     assert not each.data.halt
+
+
+async def test_r5_a_tag_that_is_gone_is_not_said_to_be_unknown_while_nobody_can_tell_why() -> None:
+    each = await watched()
+    await each.segments.allocate("order", 10)
+    del each.data.leaf["order"]
+
+    async def away(names: object) -> dict[str, int]:
+        raise StoreUnavailable("away")
+
+    each.store.read_remembered = away  # type: ignore[method-assign]
+    with pytest.raises(StoreUnavailable):
+        await each.segments.allocate("order", 10)
 
 
 async def test_r6_a_space_that_the_store_lost_halts_it_if_this_node_claimed_worker_ids_of_it() -> None:

@@ -11,6 +11,8 @@ from goloves.core.layout import Layout
 from goloves.errors import NeedsMigration, StoreRefused, StoreWentBackwards, TagExists, TagUsedUp, UnknownTag
 from goloves.stores import make_store
 from goloves.stores.base import Mark, NewTag, Space, TagChange
+from goloves.stores.guard import SegmentGuard
+from goloves.stores.marks import Marks
 from stores.backends import PATIENT, Backend, Memory, Served, Sql, Sqlite
 from stores.contract import a_claim, assert_disjoint
 
@@ -224,4 +226,29 @@ async def test_r2_an_absurd_number_in_leafs_table_is_refused_when_it_is_used(lea
     leaf.insert("broken", -7)
     with pytest.raises(StoreRefused, match="max_id of the tag 'broken' is -7"):
         await store.allocate("broken", 1)
+    await leaf.close()
+
+
+async def test_r5_a_node_that_leafs_table_shows_set_back_asks_no_more_and_halts_the_store_once_it_is_migrated(
+    leaf: Backend,
+) -> None:
+    marks = Marks()
+    node = SegmentGuard(leaf.make(), marks, "node 1")
+    await node.open()
+    assert await node.allocate("order", 2000) == Range("order", 1, 2001)
+    leaf.set_number("order", 1)
+    for size in (1000, 4000):
+        with pytest.raises(StoreWentBackwards, match=r"stop all nodes, run `goloves repair`"):
+            await node.allocate("order", size)
+    look = await leaf.node()
+    assert (await look.read_tags(["order"]))["order"].max_id == 1001
+    await node.close()
+    await look.close()
+    if isinstance(leaf, Sql):
+        await leaf.migrate()
+        again = SegmentGuard(leaf.make(), marks, "node 1")
+        await again.open()
+        with pytest.raises(StoreWentBackwards, match=r"up to 1001, below 2001"):
+            await again.allocate("Zebra", 10)
+        await again.close()
     await leaf.close()

@@ -13,7 +13,8 @@ from goloves.core.layout import Layout
 from goloves.errors import InvalidCount, NoWorkerFree, StoreUnavailable, StoreWentBackwards
 from goloves.repair import Findings, Plan, look, plan_repair, repair
 from goloves.stores.base import Mark, NewTag, Place, Space, TagChange
-from goloves.stores.guard import Marks, SegmentGuard, WorkerGuard
+from goloves.stores.guard import SegmentGuard, WorkerGuard
+from goloves.stores.marks import Marks
 from stores.backends import Backend, Memory, Node, Sqlite
 from stores.contract import a_claim
 from stores.test_leaf_table import leaf

@@ -13,7 +13,7 @@ import pytest
 
 from faults.nodes import wait_for
 from goloves.cli.failures import Exit
-from goloves.stores.guard import lock_directory
+from goloves.stores.marks import lock_directory
 from supervisor.service import Service, Start, gone, nodes_of
 
 ORPHANS_END = 15.0

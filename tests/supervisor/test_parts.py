@@ -12,7 +12,7 @@ import pytest
 from goloves.config import Config, load
 from goloves.errors import ConfigError
 from goloves.stores.base import Mark
-from goloves.stores.guard import Marks, lock_directory
+from goloves.stores.marks import Marks, lock_directory
 from goloves.supervisor.changes import Changes, changes
 from goloves.supervisor.child import interpreter, node_environment, said_of_end
 from goloves.supervisor.cores import cores

@@ -101,6 +101,8 @@ def repair_command(
         write_json([_object(case, done=not dry_run and case in busy) for case in cases])
     elif busy and not dry_run:
         click.echo("Done. Nodes that run go on by themselves within seconds; `goloves check` looks at the store.")
+        if not all(case.findings.has_marks for case in busy):
+            click.echo("Where only Leaf's table exists, nodes that halted by themselves go on when they are restarted.")
 
 
 async def _examine(config: Config, wish: Wish, only: list[str] | None = None) -> list[Case]:
@@ -147,7 +149,7 @@ def _stores(config: Config) -> list[Case]:
 
 async def _look(config: Config, wish: Wish, case: Case) -> None:
     store = case.store
-    findings = case.findings = await look(store, _state_directories(config, store.identity, case.notes))
+    findings = case.findings = await look(store, _state_directories(config, store, case.notes))
     if config.stores.failover == "ignore":
         findings.place = Place(machine=findings.place.machine, known_machine=findings.place.known_machine)
     _add_spaces(case)
@@ -169,9 +171,9 @@ async def _look(config: Config, wish: Wish, case: Case) -> None:
         await _check_tags(store, wish.tags, findings)
 
 
-def _state_directories(config: Config, identity: str, notes: list[str]) -> dict[str, list[Mark]]:
+def _state_directories(config: Config, store: "SqlStore", notes: list[str]) -> dict[str, list[Mark]]:
     """Read what nodes of this machine remember that don't run; those that run write it into the store themselves."""
-    from goloves.stores.guard import Marks
+    from goloves.stores.marks import Marks
 
     found: dict[str, list[Mark]] = {}
     for directory in sorted(Path(config.server.data_dir).glob("node-*")):
@@ -182,7 +184,10 @@ def _state_directories(config: Config, identity: str, notes: list[str]) -> dict[
             why = error.message if isinstance(error, ConfigError) else error.strerror
             notes.append(f"the marks in {directory} can't be read: {why}; they are covered by the margin only")
             continue
-        if marks is not None and (some := marks.all(identity)):
+        if marks is None:
+            continue
+        marks.carry(store.address, store.identity)
+        if some := marks.all(store.identity):
             found[node_name(number)] = some
     return found
 
@@ -245,7 +250,8 @@ def _found(findings: Findings) -> list[str]:
     if not findings.has_marks:
         lines.append(
             "only Leaf's table exists: there are no halts, no marks of other nodes and no windows here, only numbers to"
-            " raise; after `goloves migrate` a repair knows more"
+            " raise. Stop all nodes first, on each machine that has some: those that run keep their marks to"
+            " themselves, and go on when they are started after the repair. `goloves migrate` repairs nothing"
         )
     if findings.halt:
         lines.append(f"halted: {findings.halt}")

@@ -181,7 +181,7 @@ def _serve_alone(config: Config, *, init: bool) -> None:
 
 async def _alone(config: Config, *, init: bool) -> None:
     from goloves.server.node import run_node
-    from goloves.stores.guard import Marks
+    from goloves.stores.marks import Marks
     from goloves.supervisor.seats import lock_service
 
     started, stop = asyncio.Event(), asyncio.Event()

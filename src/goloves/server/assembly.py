@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from goloves.server.node import Node
     from goloves.server.tls import Certificates
     from goloves.stores.base import SegmentStore
-    from goloves.stores.guard import Marks
+    from goloves.stores.marks import Marks
     from goloves.stores.sql import Options
 
 SETTLING = 1.0

@@ -170,6 +170,10 @@ class Store(Protocol):
         """Key under which marks of this store are kept: its uuid, or its address if it has none. Known after `open`."""
 
     @property
+    def address(self) -> str:
+        """Where the store is, without user and password: its identity, as long as it has no uuid."""
+
+    @property
     def has_marks(self) -> bool:
         """False where only Leaf's table exists: no mark, flag or uuid is in the store (R4). Known after `open`."""
 

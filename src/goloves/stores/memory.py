@@ -107,7 +107,11 @@ class MemoryStore:
 
     @property
     def identity(self) -> str:
-        return "memory" if self.data.only_leaf else self.data.uuid
+        return self.address if self.data.only_leaf else self.data.uuid
+
+    @property
+    def address(self) -> str:
+        return "memory"
 
     @property
     def has_marks(self) -> bool:
@@ -423,7 +427,7 @@ class MemoryStore:
 
     def _tag(self, name: str) -> Tag:
         row = self.data.leaf[name]
-        marked = self.data.tags.get(name)
+        marked = None if self.data.only_leaf else self.data.tags.get(name)
         if marked is None:
             mark = None if self.data.only_leaf else row.max_id
             return Tag(name, row.max_id, row.step, row.description, row.updated, mark)

@@ -34,6 +34,11 @@ class Session:
         return self._facts.uuid or self._database.address
 
     @property
+    def address(self) -> str:
+        """Where the store is, without user and password."""
+        return self._database.address
+
+    @property
     def has_marks(self) -> bool:
         """Whether Goloves' own tables exist."""
         return self._facts.migrated

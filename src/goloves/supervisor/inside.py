@@ -30,7 +30,7 @@ from goloves.server.assembly import Assembled, assemble, state_directory
 from goloves.server.balance import Balance
 from goloves.server.node import LAST_ANSWER, raise_open_files
 from goloves.server.stages import Stage
-from goloves.stores.guard import Marks
+from goloves.stores.marks import Marks
 from goloves.supervisor.child import OUT_OF_MEMORY
 from goloves.supervisor.messages import (
     ORDERS,

@@ -16,7 +16,7 @@ from typing import TextIO
 import structlog
 
 from goloves.errors import ConfigError
-from goloves.stores.guard import STATE, lock_directory
+from goloves.stores.marks import STATE, lock_directory
 
 MOST = 1024
 """Numbers that are tried: many times the nodes that there can be on a machine."""
