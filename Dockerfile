@@ -1,8 +1,17 @@
-# Goloves as an image: `docker build -t goloves .` in a clone of the repository.
+# Goloves as an image: `docker build -t goloves .` in a clone of the repository. What was built is told by
+# `--build-arg REVISION=$(git rev-parse HEAD) --build-arg CREATED=$(git log -1 --format=%cI) --build-arg SOURCE=…`.
 #
 # State lies in /var/lib/goloves: the embedded store, if that is used, and the node's marks. Mount a volume there. Nothing
 # is made by itself: a store that is missing is an error, since it may be a volume that was not mounted. Make a new one
-# with `docker run … goloves migrate`.
+# with `migrate`, once:
+#
+#     docker run --rm --volume goloves:/var/lib/goloves goloves migrate
+#     docker run --detach --stop-timeout 30 --read-only --tmpfs /tmp --cap-drop ALL \
+#         --security-opt no-new-privileges --volume goloves:/var/lib/goloves \
+#         --publish 127.0.0.1:8080:8080 --publish 127.0.0.1:50051:50051 goloves
+#
+# `--stop-timeout`: Docker kills after 10 s, and a drain (server.drain: 5 s) with the release of windows may take 10 s;
+# the worker ids of a node that was killed rest for a window.
 
 # Any Debian with Python 3.11 or newer will do.
 ARG BASE=debian:bookworm-slim
@@ -26,15 +35,22 @@ RUN /build/bin/pip --python /opt/goloves/bin/python install --no-cache-dir --no-
         --no-build-isolation . \
     && /build/bin/pip --python /opt/goloves/bin/python uninstall --yes \
         grpcio hatchling editables pathspec pluggy tomlkit trove-classifiers \
+    && /build/bin/pip --python /opt/goloves/bin/python check \
     && find /opt/goloves -name tests -type d -prune -exec rm -rf {} + \
     # With the root read-only, Python can't keep what it compiles: it is compiled here, and checked by content.
     && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/goloves/lib
 
 FROM ${BASE}
 ARG VERSION=0.1.0
+ARG REVISION=
+ARG CREATED=
+ARG SOURCE=
 LABEL org.opencontainers.image.title="Goloves" \
       org.opencontainers.image.description="Unique 64-bit ids over HTTP and gRPC, never the same id twice" \
       org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.created="${CREATED}" \
+      org.opencontainers.image.source="${SOURCE}" \
       org.opencontainers.image.licenses="Apache-2.0"
 # The distribution's own Python is renewed with it.
 # hadolint ignore=DL3008
