@@ -1,12 +1,14 @@
 """gRPC's framing, statuses, deadlines and metadata, by themselves."""
 
 import gzip
+import random
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from goloves.wire.grpc import (
+    PREFIX,
     STATUS_OF_HTTP,
     CallError,
     MessageReader,
@@ -21,6 +23,7 @@ from goloves.wire.grpc import (
     percent_decode,
     percent_encode,
     read_metadata,
+    request_encoding,
     subtype,
     timeout_seconds,
 )
@@ -151,6 +154,33 @@ class TestMessages:
     def test_small_messages_are_not_compressed(self) -> None:
         assert frame_message(b"x" * 100, compress=True)[0] == 0
         assert frame_message(b"x" * 2000, compress=True)[0] == 1
+
+    @pytest.mark.parametrize("level", [0, 1, 9])
+    def test_what_gzip_makes_larger_passes_just_at_the_limit(self, level: int) -> None:
+        for size in (1, 1000, 65_536):
+            packed = gzip.compress(random.Random(size).randbytes(size), level)
+            assert len(packed) > size
+            reader = MessageReader(size, b"gzip")
+            reader.feed(PREFIX.pack(1, len(packed)) + packed)
+            assert len(reader.next() or b"") == size
+
+    def test_what_gzip_cannot_have_made_is_refused_by_its_prefix(self) -> None:
+        reader = MessageReader(1000, b"gzip")
+        reader.feed(PREFIX.pack(1, 1100))
+        with pytest.raises(CallError, match="1100 octets"):
+            reader.next()
+
+    def test_a_message_has_few_members(self) -> None:
+        member = gzip.compress(b"")
+        assert inflate(member * 15 + gzip.compress(b"x"), 10) == b"x"
+        with pytest.raises(CallError) as caught:
+            inflate(member * 17, 10)
+        assert caught.value.status is Status.RESOURCE_EXHAUSTED
+
+    def test_an_error_repeats_no_more_than_a_line_of_what_came(self) -> None:
+        with pytest.raises(CallError) as caught:
+            request_encoding([(b"grpc-encoding", b"x" * 10_000)])
+        assert len(caught.value.message) < 200
 
     def test_a_bomb_costs_no_more_than_the_limit(self) -> None:
         bomb = gzip.compress(bytes(100_000_000))

@@ -182,6 +182,8 @@ MALFORMED: list[tuple[str, Fields]] = [
     ("content-length twice", [*REQUEST, (b"content-length", b"5"), (b"content-length", b"5")]),
     ("a host that is not the authority", [*REQUEST, (b"host", b"elsewhere")]),
     ("host twice", [*without(b":authority"), (b"host", b"x"), (b"host", b"x")]),
+    ("a timeout ahead of a pseudo-header", [(b"grpc-timeout", b"1S"), *REQUEST]),
+    ("a timeout amid the pseudo-headers", [*REQUEST[:2], (b"grpc-timeout", b"1S"), *REQUEST[2:]]),
     ("CONNECT with a path", [(b":method", b"CONNECT"), *REQUEST[1:]]),
 ]
 

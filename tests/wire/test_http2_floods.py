@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from goloves.wire.http2 import Allowance, Code, Limits, RequestReceived
+from goloves.wire.http2 import Allowance, Code, Limits, RequestReceived, RequestTooLarge
 from goloves.wire.http2.frames import (
     ACK,
     END_HEADERS,
@@ -105,6 +105,47 @@ def test_settings_cost_more_the_more_calls_they_change() -> None:
     for stream in range(1, 2001, 2):
         peer.open(stream)
     assert flood(peer, CHATTER["SETTINGS that change all windows"]) < 100
+
+
+def test_a_frame_of_settings_that_change_all_windows_again_and_again_walks_through_the_calls_once() -> None:
+    peer = Peer()
+    for stream in range(1, 2001, 2):
+        peer.open(stream)
+    walks = 0
+
+    class Streams(dict[int, object]):
+        def values(self) -> object:  # type: ignore[override]
+            nonlocal walks
+            walks += 1
+            return super().values()
+
+    peer.connection._streams = Streams(peer.connection._streams)  # type: ignore[assignment]
+    peer.feed(settings_frame([(Setting.INITIAL_WINDOW_SIZE, 1000 + number) for number in range(32)]))
+    assert peer.goaway is None
+    assert walks == 1
+    assert peer.connection._streams[1].send_window == 1031
+
+
+def test_requests_that_are_too_large_are_limited_by_what_it_takes_to_read_them() -> None:
+    peer = Peer()
+
+    def attack(number: int) -> bytes:
+        for event in peer.events:
+            if isinstance(event, RequestTooLarge):
+                peer.connection.end_answer(event.stream, b"\x88")
+        peer.events.clear()
+        fields = frame(Kind.HEADERS, END_STREAM, 2 * number + 1, b"\x82" * 16_000)
+        return fields + frame(Kind.CONTINUATION, END_HEADERS, 2 * number + 1, b"\x82" * 16_000)
+
+    assert 10 < flood(peer, attack) < 40
+    assert peer.goaway is Code.ENHANCE_YOUR_CALM
+
+
+def test_trailers_that_are_too_large_are_limited_by_what_it_takes_to_read_them() -> None:
+    peer = Peer()
+    block = b"\x82" * 16_000
+    assert flood(peer, lambda n: peer.headers(2 * n + 1) + frame(Kind.HEADERS, 5, 2 * n + 1, block)) < 60
+    assert peer.goaway is Code.ENHANCE_YOUR_CALM
 
 
 def test_a_window_that_opens_byte_by_byte_costs_one_frame_each_time_however_many_calls_wait() -> None:
@@ -237,6 +278,36 @@ class TestSlowness:
         peer.tick()
         assert peer.goaway is Code.ENHANCE_YOUR_CALM
 
+    def test_time_in_which_nothing_was_read_is_not_the_peers(self) -> None:
+        peer = Peer()
+        peer.open(1)
+        peer.feed(data(1, b"x" * 100)[:50])
+        peer.now += 5
+        peer.connection.pause(peer.now)
+        peer.now += 50
+        peer.tick()
+        assert peer.connection.resume(peer.now) == 50
+        peer.now += 4
+        peer.tick()
+        assert peer.goaway is None
+        peer.now += 2
+        peer.tick()
+        assert peer.goaway is Code.ENHANCE_YOUR_CALM
+
+    def test_a_block_and_the_preface_have_their_time_without_what_was_not_read(self) -> None:
+        peers = [Peer(), Peer(greet=False)]
+        peers[0].feed(frame(Kind.HEADERS, 0, 1, b""))
+        for peer in peers:
+            peer.connection.pause(peer.now)
+            peer.now += 50
+            peer.connection.resume(peer.now)
+            peer.now += 9
+            peer.tick()
+            assert not peer.connection.failed
+            peer.now += 2
+            peer.tick()
+            assert peer.connection.failed
+
     def test_a_client_that_only_thinks_is_left_alone(self) -> None:
         peer = Peer()
         peer.open(1)
@@ -273,6 +344,24 @@ class TestHonestClients:
             peer.connection.send_data(1, b"x" * 10)
             peer.feed(window_frame(0, 10) + window_frame(1, 10))
         assert peer.goaway is None
+
+    def test_one_that_gives_credit_in_small_pieces_for_large_answers_is_never_cut(self) -> None:
+        peer = Peer()
+        peer.open(1)
+        peer.connection.start_answer(1, b"")
+        for _ in range(2000):
+            peer.connection.send_data(1, b"x" * 80_000)
+            peer.feed((window_frame(0, 4000) + window_frame(1, 4000)) * 20)
+        assert peer.goaway is None
+
+    def test_one_that_opens_the_window_of_a_large_answer_by_one_octet_each_time_is_cut(self) -> None:
+        peer = Peer()
+        peer.feed(setting(Setting.INITIAL_WINDOW_SIZE, 0))
+        peer.open(1)
+        peer.connection.start_answer(1, b"")
+        peer.connection.send_data(1, b"x" * 1_000_000)
+        assert flood(peer, lambda n: window_frame(1, 1)) < 10_100
+        assert peer.goaway is Code.ENHANCE_YOUR_CALM
 
 
 class TestBudgets:

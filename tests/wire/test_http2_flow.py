@@ -23,12 +23,15 @@ from goloves.wire.http2.frames import (
     END_STREAM,
     MAX_FRAME,
     MAX_STREAM,
+    MAX_WINDOW,
     PADDED,
+    PREFACE,
     Kind,
     Setting,
     goaway_frame,
     ping_frame,
     reset_frame,
+    settings_frame,
 )
 from wire.h2peer import HEAD, TRAILERS, Peer, data, frame, setting, window_frame
 
@@ -85,6 +88,23 @@ class TestSending:
         assert sent_data(peer, 1) == b"x" * 1000 + b"y"
         peer.feed(setting(Setting.INITIAL_WINDOW_SIZE, 1))
         assert sent_data(peer, 1) == b"x" * 1000 + b"yy"
+
+    def test_of_several_initial_windows_in_one_frame_the_last_one_counts(self) -> None:
+        peer = Peer()
+        peer.open(1, end=True)
+        peer.open(3, end=True)
+        peer.answer(1, b"x" * 100)
+        names = [Setting.INITIAL_WINDOW_SIZE] * 3
+        peer.feed(settings_frame(list(zip(names, (MAX_WINDOW, 0, 65_540), strict=True))))
+        assert peer.goaway is None
+        assert peer.connection._streams[3].send_window == 65_540
+
+    def test_no_initial_window_in_between_may_be_too_large_for_a_call(self) -> None:
+        peer = Peer()
+        peer.open(1)
+        peer.feed(window_frame(1, 1))
+        peer.feed(settings_frame([(Setting.INITIAL_WINDOW_SIZE, MAX_WINDOW), (Setting.INITIAL_WINDOW_SIZE, 10)]))
+        assert peer.goaway is Code.FLOW_CONTROL_ERROR
 
     def test_settings_are_acknowledged_before_the_data_that_they_let_go(self) -> None:
         peer = Peer()
@@ -366,6 +386,34 @@ class TestTheEnd:
         peer.collect()
         assert peer.sent[0].payload[:4] == bytes(4)
         assert peer.connection.finished
+
+    def test_it_is_announced_behind_our_settings(self) -> None:
+        for stages in (["drain"], ["drain", "finish"], ["finish"]):
+            peer = Peer(greet=False)
+            for stage in stages:
+                getattr(peer.connection, stage)("the end")
+            peer.collect()
+            assert not peer.sent
+            peer.feed(PREFACE)
+            assert [got.kind for got in peer.sent[:2]] == [Kind.SETTINGS, Kind.WINDOW_UPDATE]
+            assert [got.kind for got in peer.sent if got.kind is Kind.GOAWAY] == [Kind.GOAWAY] * len(stages)
+
+    def test_it_comes_once_when_the_last_stream_of_all_has_been_used(self) -> None:
+        peer = Peer()
+        peer.open(MAX_STREAM, end=True)
+        peer.connection.finish("the end")
+        peer.connection.finish("the end")
+        peer.answer(MAX_STREAM)
+        assert peer.connection.finished
+        assert [struct.unpack_from(">I", got.payload)[0] for got in peer.of(Kind.GOAWAY)] == [MAX_STREAM]
+
+    def test_no_stream_follows_the_last_one(self) -> None:
+        peer = Peer()
+        peer.open(MAX_STREAM - 2)
+        peer.open(MAX_STREAM)
+        peer.feed(peer.headers(MAX_STREAM + 2))  # stream 1 with the reserved bit
+        assert peer.goaway is Code.PROTOCOL_ERROR
+        assert peer.connection.calls == 0
 
     def test_a_peer_that_goes_away_is_heard(self) -> None:
         peer = Peer()

@@ -57,20 +57,8 @@ STATUS_OF_HTTP: Final = {
 }
 """What clients make of an answer's HTTP status when it carries no gRPC status; UNKNOWN for others."""
 
-STATUS_OF_RESET: Final = {
-    0x0: Status.INTERNAL,
-    0x1: Status.INTERNAL,
-    0x2: Status.INTERNAL,
-    0x3: Status.INTERNAL,
-    0x6: Status.INTERNAL,
-    0x7: Status.UNAVAILABLE,
-    0x8: Status.CANCELLED,
-    0x9: Status.INTERNAL,
-    0xA: Status.INTERNAL,
-    0xB: Status.RESOURCE_EXHAUSTED,
-    0xC: Status.PERMISSION_DENIED,
-}
-"""What a RST_STREAM's code means for its call; UNKNOWN for others."""
+SHOWN: Final = 100
+"""Characters of what a client sent that an error repeats to it: more than any right name has."""
 
 
 class CallError(Exception):
@@ -248,6 +236,15 @@ def frame_message(message: bytes, *, compress: bool = False) -> bytes:
     return PREFIX.pack(0, len(message)) + message
 
 
+GZIP_SHARE: Final = 512
+GZIP_OCTETS: Final = 64
+"""What gzip may add to a message that it can't make smaller: this part of it (blocks that are stored, of 16 KB or more,
+have 5 octets each), and so many octets of head and tail."""
+
+GZIP_MEMBERS: Final = 16
+"""Members that a compressed message may have. Clients send one; each more costs a copy of all that follow it."""
+
+
 class MessageReader:
     """Cuts a call's data into messages.
 
@@ -298,10 +295,9 @@ class MessageReader:
             raise CallError(Status.INTERNAL, f"a message begins with {compressed}; 0 and 1 are known")
         if compressed and self._encoding == b"identity":
             raise CallError(Status.INTERNAL, "a message says that it is compressed, the call's grpc-encoding does not")
-        if length > self._limit:
-            raise CallError(
-                Status.RESOURCE_EXHAUSTED, f"a message of {length} octets; at most {self._limit} are accepted"
-            )
+        limit = self._limit
+        if length > limit and not (compressed and length <= limit + limit // GZIP_SHARE + GZIP_OCTETS):
+            raise CallError(Status.RESOURCE_EXHAUSTED, f"a message of {length} octets; at most {limit} are accepted")
         end = PREFIX.size + length
         if len(buffer) < end:
             if self._closed:
@@ -314,9 +310,9 @@ class MessageReader:
 
 def inflate(data: bytes, limit: int) -> bytes:
     """Undo gzip, up to `limit` octets; several members in a row are one text (RFC 1952 §2.2)."""
-    pieces = []
+    pieces: list[bytes] = []
     left = limit
-    while True:
+    while len(pieces) < GZIP_MEMBERS:
         unpacker = zlib.decompressobj(wbits=31)
         try:
             piece = unpacker.decompress(data, left + 1)
@@ -331,6 +327,7 @@ def inflate(data: bytes, limit: int) -> bytes:
         data = unpacker.unused_data
         if not data:
             return b"".join(pieces)
+    raise CallError(Status.RESOURCE_EXHAUSTED, f"a compressed message has more than {GZIP_MEMBERS} members")
 
 
 def request_encoding(fields: Sequence[Field]) -> bytes:
@@ -339,6 +336,6 @@ def request_encoding(fields: Sequence[Field]) -> bytes:
     if encoding not in ENCODINGS:
         raise CallError(
             Status.UNIMPLEMENTED,
-            f"grpc-encoding {encoding.decode(errors='replace')!r} is not accepted; {ACCEPTED[1].decode()} are",
+            f"grpc-encoding {encoding[:SHOWN].decode(errors='replace')!r} is not accepted; {ACCEPTED[1].decode()} are",
         )
     return encoding

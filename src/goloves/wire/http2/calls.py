@@ -51,12 +51,17 @@ class Calls:
         self._abandoned: dict[int, None] = {}
         self._cancelled: dict[int, None] = {}
         self._draining = False
+        self._finishing = False
+        """Whether no more calls are taken."""
         self._last_accepted = MAX_STREAM
+        self._goodbye: list[bytes] = []
+        """What announces the end, while our side's preface has not been sent."""
 
         self._sender = Sender()
 
         # What a peer may do only so often
         self._answers = 0
+        self._octets = 0
         self._resets = Budget(limits.resets, now)
         self._chatter = Budget(limits.chatter, now)
         self._spoke = False
@@ -76,7 +81,7 @@ class Calls:
     @property
     def finished(self) -> bool:
         """Whether nothing more will happen: one side went away, and no call is left."""
-        return self._last_accepted != MAX_STREAM and not self._streams
+        return self._finishing and not self._streams
 
     def take_output(self) -> bytes:
         """Give what is to be written now; it is forgotten here."""
@@ -98,14 +103,26 @@ class Calls:
         """
         if not self._draining and not self.failed:
             self._draining = True
-            self._sender.out += (goaway_frame(MAX_STREAM, Code.NO_ERROR, reason), ping_frame(DRAIN_PING, ack=False))
+            self._goodbye += (goaway_frame(MAX_STREAM, Code.NO_ERROR, reason), ping_frame(DRAIN_PING, ack=False))
+            self._say_goodbye()
 
     def finish(self, reason: str) -> None:
         """Take no more calls; those under way are finished. Once `finished` is true, close the connection."""
-        if self._last_accepted == MAX_STREAM and not self.failed:
-            self._draining = True
-            self._last_accepted = self._next_stream - 2
-            self._sender.out.append(goaway_frame(max(self._last_accepted, 0), Code.NO_ERROR, reason))
+        if not self._finishing and not self.failed:
+            self._draining = self._finishing = True
+            self._last_accepted = self._latest_stream()
+            self._goodbye.append(goaway_frame(self._last_accepted, Code.NO_ERROR, reason))
+            self._say_goodbye()
+
+    def _say_goodbye(self) -> None:
+        """Announce the end; SETTINGS have to go before that (RFC 9113 §3.4)."""
+        if self._greeted:
+            self._sender.out += self._goodbye
+            self._goodbye.clear()
+
+    def _latest_stream(self) -> int:
+        """Give the latest stream that the peer has opened; 0 if it has opened none."""
+        return min(max(self._next_stream - 2, 0), MAX_STREAM)
 
     def fail(self, code: Code, reason: str) -> None:
         """End the connection now, all calls with it."""
@@ -113,7 +130,7 @@ class Calls:
             return
         self.failed = True
         if self._greeted:
-            self._sender.out.append(goaway_frame(max(self._next_stream - 2, 0), code, reason))
+            self._sender.out.append(goaway_frame(self._latest_stream(), code, reason))
         for stream in self._streams.values():
             self._sender.forget(stream)
         self._streams.clear()
@@ -136,6 +153,7 @@ class Calls:
             return False
         self._spoke = True
         self._answers += 1
+        self._octets += len(data)
         self._sender.data(sink, data)
         return True
 
@@ -251,5 +269,5 @@ class Calls:
     def _earn(self) -> None:
         if self._answers:
             self._resets.earn(self._answers)
-            self._chatter.earn(self._answers)
-            self._answers = 0
+            self._chatter.earn(self._answers + self._octets / self._limits.octets_as_answer)
+            self._answers = self._octets = 0

@@ -54,9 +54,6 @@ from goloves.wire.http2.limits import Limits
 from goloves.wire.http2.requests import Malformed, Pattern, Request, RequestReader, TooLarge, check_size, check_trailers
 from goloves.wire.http2.streams import TRANSITIONS, Fault, Input, State, Stream
 
-DRAIN_PING: Final = b"goloves!"
-"""Payload of the PING between the two GOAWAYs: its answer says that the peer has seen the first."""
-
 WRONG_PROTOCOL: Final = b"This port speaks gRPC over HTTP/2 and nothing else: call it with a gRPC client.\n"
 NOT_HTTP2: Final = (
     b"HTTP/1.1 505 HTTP Version Not Supported\r\nContent-Type: text/plain\r\nConnection: close\r\n"
@@ -77,6 +74,18 @@ KNOWN_PATTERNS: Final = 4
 KNOWN_OCTETS: Final = 512
 """Blocks whose meaning a connection remembers, those among them that differ in one value, and octets of the longest: a
 client's methods, each field written out."""
+
+REFUSAL_COST: Final = 8
+LARGE_OCTETS: Final = 64
+"""What a request with too many fields costs of `Limits.chatter`: this much, twice what its refusal earns as an answer,
+and 1 for so many octets of its block. That ends a connection after twenty of the largest in a row, each of which takes
+5 ms to read, and one that sends 17 KB of cookies with each call after forty. Trailers, which gRPC's clients never send,
+cost the latter, too."""
+
+NO_STREAM: Final = 1 << 32
+"""A stream that no frame can name: the next one, when the last one has been used."""
+
+HEADERS: Final = int(Kind.HEADERS)
 
 HTTP1: Final = re.compile(rb"(?:GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS|TRACE) ")
 """How a request of HTTP/1 begins."""
@@ -121,6 +130,7 @@ class Connection(Control):
         self._patterns: list[Pattern] = []
         """The same of blocks that differ in one value."""
         self._known_at = 0
+        self._paused_at: float | None = None
         self._handlers: tuple[Callable[[int, int, bytes], None], ...] = (
             self._on_data,
             self._on_headers,
@@ -190,6 +200,7 @@ class Connection(Control):
             (Setting.MAX_HEADER_LIST_SIZE, limits.header_list),
         ]
         self._sender.out += (settings_frame(settings), window_frame(0, limits.connection_window - DEFAULT_WINDOW))
+        self._say_goodbye()
 
     def _read_frames(self, data: bytes) -> int:
         """Take the whole frames; give where the first incomplete one starts."""
@@ -206,7 +217,7 @@ class Connection(Control):
                     )
                 break
             kind = head & 0xFF
-            if kind == Kind.HEADERS and flags == END_HEADERS and stream == self._next_stream and self._block is None:
+            if kind == HEADERS and flags == END_HEADERS and stream == self._next_stream and self._block is None:
                 at = self._on_call(data, at, payload, after, end)
                 continue
             if self._block is not None and kind != Kind.CONTINUATION:
@@ -223,7 +234,7 @@ class Connection(Control):
     def _on_call(self, data: bytes, at: int, payload: int, after: int, end: int) -> int:
         """Take the HEADERS of a new call, and its data if that is there and can be answered; give where they end."""
         stream = self._next_stream
-        self._next_stream = stream + 2
+        self._next_stream = stream + 2 if stream < MAX_STREAM else NO_STREAM
         block = data[payload:after]
         decoder = self._decoder
         varying: bytes | None = None
@@ -232,12 +243,15 @@ class Connection(Control):
             request = self._resembling(block)
             if request is not None and (done := self._answer_at_once(request, stream, data, at, after, end)):
                 return done
+            changes = decoder.changes
             read = self._read(block)
             if not isinstance(read, tuple):
                 self._open(stream, False, None, None, read)
                 return after
             request, varying = read
-            self._know(block, request, varying)
+            # A block that has put something into the table does so again when it comes again: it has to be decoded.
+            if decoder.changes == changes:
+                self._know(block, request, varying)
         way = self._reader.way
         if (
             way is not None
@@ -284,7 +298,7 @@ class Connection(Control):
             and self._receive_window >= MAX_FRAME
             and len(self._streams) < self._limits.streams
             and not sender.must_forget_table
-            and self._last_accepted == MAX_STREAM
+            and not self._finishing
         )
 
     def _resembling(self, block: bytes) -> Request | None:
@@ -322,7 +336,7 @@ class Connection(Control):
         """Look at what takes too long: call it about once a second. Never raises; write `take_output()`."""
         events: list[Event] = []
         self._events = events
-        if self.failed:
+        if self.failed or self._paused_at is not None:
             return events
         self._now = now
         limits = self._limits
@@ -334,6 +348,28 @@ class Connection(Control):
         elif self._block is not None and now - self._block.since > limits.frame:
             self.fail(Code.ENHANCE_YOUR_CALM, f"a header block did not arrive whole within {limits.frame:g} s")
         return events
+
+    @property
+    def paused(self) -> bool:
+        """Whether nothing is read from the peer; see `pause`."""
+        return self._paused_at is not None
+
+    def pause(self, now: float) -> None:
+        """Say that nothing is read from the peer from now on: nothing that it owes comes to be due meanwhile."""
+        if self._paused_at is None:
+            self._paused_at = now
+
+    def resume(self, now: float) -> float:
+        """Say that the peer is read from again; give for how long it was not."""
+        if self._paused_at is None:
+            return 0.0
+        pause = now - self._paused_at
+        self._paused_at = None
+        self._started_at += pause
+        self._rest_since += pause
+        if self._block is not None:
+            self._block.since += pause
+        return pause
 
     # --- frames that carry calls ---
 
@@ -382,6 +418,7 @@ class Connection(Control):
             fields = self._decoder.decode(block)
         except DamagedBlock as damage:
             raise ConnectionFault(Code.COMPRESSION_ERROR, str(damage)) from None
+        self._spend_chatter(len(block) / LARGE_OCTETS)
         if isinstance(outcome, Fault):
             self._judge(outcome, stream)
         elif isinstance(outcome, State):
@@ -394,7 +431,7 @@ class Connection(Control):
             raise ConnectionFault(Code.PROTOCOL_ERROR, f"a client opened stream {stream}, which has an even number")
         if stream != self._next_stream:
             self._skipped.append(range(self._next_stream, stream, 2))
-        self._next_stream = stream + 2
+        self._next_stream = stream + 2 if stream < MAX_STREAM else NO_STREAM
         read = self._read(block)
         if fault is not None:
             self._open(stream, ended, None, None, Malformed(fault))
@@ -409,7 +446,10 @@ class Connection(Control):
             return self._reader.read(self._decoder, block, limits.header_list, limits.header_fields)
         except DamagedBlock as damage:
             raise ConnectionFault(Code.COMPRESSION_ERROR, str(damage)) from None
-        except (Malformed, TooLarge) as fault:
+        except Malformed as fault:
+            return fault
+        except TooLarge as fault:
+            self._spend_chatter(REFUSAL_COST + len(block) / LARGE_OCTETS)
             return fault
 
     def _open(

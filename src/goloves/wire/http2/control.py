@@ -49,16 +49,25 @@ class Control(Calls):
         self._sender.out.append(SETTINGS_ACK)
         for name, value in settings:
             self._apply(name, value)
+        windows = [value for name, value in settings if name == Setting.INITIAL_WINDOW_SIZE]
+        if windows:
+            self._change_windows(windows)
+
+    def _change_windows(self, initial: list[int]) -> None:
+        """Take the values that a frame gives to INITIAL_WINDOW_SIZE (RFC 9113 §6.9.2).
+
+        All but the last only have to be possible: each would walk through all streams, and nothing can come in between.
+        """
+        before, last = self._sender.initial_window, initial[-1]
+        self._sender.initial_window = last
+        for sink in list(self._streams.values()):
+            if sink.send_window + max(initial) - before > MAX_WINDOW or not self._open_window(sink, last - before):
+                raise ConnectionFault(Code.FLOW_CONTROL_ERROR, f"a call's window exceeds {MAX_WINDOW}")
 
     def _apply(self, name: int, value: int) -> None:
         if name == Setting.INITIAL_WINDOW_SIZE:
             if value > MAX_WINDOW:
                 raise ConnectionFault(Code.FLOW_CONTROL_ERROR, f"an initial window of more than {MAX_WINDOW}")
-            change = value - self._sender.initial_window
-            self._sender.initial_window = value
-            for sink in list(self._streams.values()):
-                if not self._open_window(sink, change):
-                    raise ConnectionFault(Code.FLOW_CONTROL_ERROR, f"a call's window exceeds {MAX_WINDOW}")
         elif name == Setting.HEADER_TABLE_SIZE:
             self._sender.limit_table(value)
         elif name == Setting.ENABLE_PUSH:

@@ -49,7 +49,11 @@ class Limits:
     chatter: Allowance = field(default=Allowance(burst=10_000, per_second=330, per_answer=4))
     """Frames that move no call on: SETTINGS, PING, PRIORITY, WINDOW_UPDATE, empty DATA, unknown types. nghttp2's
     numbers for such glitches; each costs about a microsecond. Honest clients send at most two window updates and a
-    ping for each message that they get."""
+    ping for each small message that they get, and for large ones see below. Requests that are too large are paid from
+    here, too, by their size."""
+    octets_as_answer: int = 8192
+    """Octets of an answer's data that earn as much of `chatter` as one more answer: a client may then give credit, of
+    the call and of the connection, for each 4 KB of what it gets. grpc's clients do for 16 KB or more."""
 
     ping_interval: float = 300.0
     """Seconds between two PINGs of a client without anything sent to it in between, as grpc specifies (gRFC A8)."""
@@ -85,7 +89,7 @@ class Budget:
         self._level -= cost
         return True
 
-    def earn(self, answers: int) -> None:
+    def earn(self, answers: float) -> None:
         """Add what so many answered calls are worth."""
         allowance = self._allowance
         self._level = min(allowance.burst, self._level + answers * allowance.per_answer)

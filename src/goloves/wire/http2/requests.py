@@ -158,7 +158,10 @@ class RequestReader:
         else:
             places = [place for place, field in enumerate(fields) if field[0] == name]
             if len(places) == 1:
-                varying = fields.pop(places[0])[1]
+                place = places[0]
+                varying = fields.pop(place)[1]
+                if fields[place][0][:1] == b":":  # where it no longer is, the rest would look right (RFC 9113 §8.3)
+                    raise Malformed(f"{_shown(fields[place][0])} after a regular field")
         key = tuple(fields)
         request = self._remembered.get(key)
         if request is None:
