@@ -188,6 +188,13 @@ class TestHealth:
             health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service="x"), timeout=PATIENCE)
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
+    def test_a_name_without_end_is_not_repeated(self, channel: grpc.Channel) -> None:
+        asked = health_pb2.HealthCheckRequest(service="x" * 60_000)
+        with pytest.raises(grpc.RpcError) as caught:
+            health_pb2_grpc.HealthStub(channel).Check(asked, timeout=PATIENCE)
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+        assert len(caught.value.details() or "") < 200
+
     def test_an_unknown_service_can_be_watched(self, channel: grpc.Channel) -> None:
         watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service="x"), timeout=PATIENCE)
         assert next(watch).status == SERVICE_UNKNOWN
@@ -212,6 +219,39 @@ class TestHealth:
             with pytest.raises(grpc.RpcError) as caught:
                 next(watch)
             assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+    def test_however_many_watch_one_looks(self) -> None:
+        looks = 0
+
+        def reasons() -> list[str]:
+            nonlocal looks
+            looks += 1
+            return ["no store"] if looks > 6 else []
+
+        with LiveNode() as node, grpc.insecure_channel(node.grpc) as channel:
+            stub = health_pb2_grpc.HealthStub(channel)
+            watches = [stub.Watch(health_pb2.HealthCheckRequest(), timeout=PATIENCE) for _ in range(50)]
+            assert {next(watch).status for watch in watches} == {SERVING}
+            node.call(lambda: setattr(node.node._health, "_reasons", reasons))
+            assert {next(watch).status for watch in watches} == {NOT_SERVING}
+            # Six that found nothing new, the seventh, and one more to say what it found; each watcher by itself would
+            # have looked twice or more.
+            assert 7 <= node.call(lambda: looks) <= 12
+            for watch in watches:
+                watch.cancel()
+            node.wait_for(lambda: not node.node._health._watchers)
+
+    def test_a_watch_begins_with_what_is_true_now(self) -> None:
+        with LiveNode() as node, grpc.insecure_channel(node.grpc) as channel:
+            stub = health_pb2_grpc.HealthStub(channel)
+            first = stub.Watch(health_pb2.HealthCheckRequest(), timeout=PATIENCE)
+            assert next(first).status == SERVING
+            node.call(lambda: setattr(node.node._health, "_reasons", lambda: ["no store"]))
+            second = stub.Watch(health_pb2.HealthCheckRequest(), timeout=PATIENCE)
+            assert next(second).status == NOT_SERVING
+            assert next(first).status == NOT_SERVING
+            for watch in (first, second):
+                watch.cancel()
 
 
 class TestReflection:

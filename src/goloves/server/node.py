@@ -120,7 +120,7 @@ class Node:
         if self._balance is not None:
             self._balance.end()
         self.http.routes.stopping = True
-        self._health.stopping.set()
+        self._health.stop()
         self.stop_accepting()
         for plane in self._planes:
             plane.draining = True

@@ -1,17 +1,21 @@
 """What a connection may hold and how long it may take, at the level of the server."""
 
+import socket
 import struct
 import time
+from dataclasses import replace
 
 import pytest
 
 from goloves.server.grpc.limits import GrpcLimits
+from goloves.server.grpc.shared import GrpcShared
 from server.grpc.echo import NAME, Echo, ask
 from server.grpc.live import LiveGrpc
 from server.grpc.raw import (
     DATA,
     END_HEADERS,
     END_STREAM,
+    GOAWAY,
     HEADERS,
     RST_STREAM,
     SETTINGS,
@@ -24,7 +28,7 @@ from server.grpc.raw import (
 )
 
 ONCE, GATHER, SPREAD, CHAT = (f"/{NAME}/{method}" for method in ("Once", "Gather", "Spread", "Chat"))
-DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED = 4, 8
+DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNAVAILABLE = 4, 8, 14
 WIDE = [(4, 2**31 - 1)]
 
 
@@ -76,6 +80,49 @@ class TestClientsThatDoNotTakeTheirAnswers:
             assert {answer.status for answer in answers} == {0}
             server.wait_for(lambda: server.shared.unread == 0)
 
+    def test_a_call_that_ends_while_it_waits_for_the_client_leaves_nothing(self) -> None:
+        limits = GrpcLimits(max_queued=65_536)
+        with (
+            LiveGrpc([Echo().service()], limits) as server,
+            RawClient(server.port, settings=[(4, 0)], credit=False) as client,
+        ):
+            for _ in range(2):
+                client.data(client.open(call_fields(ONCE)), whole("x" * 600, times=100), end=True)
+            client.ping()
+            connection = server.call(server.shared.connections)[0]
+            server.wait_for(lambda: connection.congested)
+            parked = []
+            for more in ([], [("grpc-timeout", "100m")]):
+                parked.append(client.open(call_fields(ONCE, *more)))
+                client.data(parked[-1], whole("waits"), end=True)
+            client.ping()
+            server.wait_for(lambda: len(connection._parked) == 1)  # the other one's deadline has passed
+            assert server.call(lambda: server.shared.held) == len(whole("waits")) - 5
+            client.send(frame(RST_STREAM, 0, parked[0], struct.pack(">I", 8)))
+            server.wait_for(lambda: not connection._parked)
+            assert server.call(lambda: server.shared.held) == 0
+
+    def test_one_that_is_not_read_from_is_not_blamed_for_what_it_could_not_send(self) -> None:
+        def hurry(shared: GrpcShared) -> None:
+            shared.wire_limits = replace(shared.wire_limits, frame=1.0)
+
+        limits = GrpcLimits(request_timeout=1.0)
+        with (
+            LiveGrpc([Echo().service()], limits, adjust=hurry) as server,
+            RawClient(server.port, settings=WIDE, credit=False, buffers=4096) as client,
+        ):
+            client.send(frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", 2**31 - 1 - 65_535)))
+            client.ping()
+            block = client.encoder.encode(call_fields(ONCE))
+            last = frame(HEADERS, END_HEADERS, 41, block) + frame(DATA, END_STREAM, 41, whole("last"))
+            client.send(calls(client, 1, 20, whole("x" * 600, times=1000)) + last[:-3])
+            connection = server.call(server.shared.connections)[0]
+            server.wait_for(lambda: connection.wire.paused)
+            paused_at = server.call(server.loop.time)
+            server.wait_for(lambda: server.loop.time() > paused_at + 2.5)
+            client.send(last[-3:])
+            assert client.answer(41).status == 0
+
     def test_one_that_takes_nothing_is_cut_in_the_end(self) -> None:
         limits = GrpcLimits(write_timeout=1.0)
         with LiveGrpc([Echo().service()], limits) as server, RawClient(server.port, settings=[(4, 0)]) as client:
@@ -125,8 +172,8 @@ class TestRequestsThatAreNotWhole:
             client.data(stream, whole("last"), end=True)
             assert client.answer(stream).status == 0
 
-    def test_what_all_calls_hold_is_limited(self) -> None:
-        limits = GrpcLimits(max_held=1_048_576, max_message=100_000)
+    def test_what_the_calls_of_one_connection_hold_is_limited(self) -> None:
+        limits = GrpcLimits(max_held=4_194_304, max_message=100_000)
         with LiveGrpc([Echo().service()], limits) as server, RawClient(server.port) as client:
             streams = []
             for _ in range(15):
@@ -135,11 +182,60 @@ class TestRequestsThatAreNotWhole:
                 streams.append(stream)
             client.call("/after.All/Before", b"")
             refused = [stream for stream in streams if stream in client.ended]
-            assert 1 <= len(refused) <= 3
+            assert len(refused) == 12
             assert all(client.answers[stream].status == RESOURCE_EXHAUSTED for stream in refused)
-            assert server.call(lambda: server.shared.held) <= 1_048_576
+            assert server.call(lambda: server.shared.held) <= 4_194_304 // 16
             for stream in streams:
                 client.send(frame(RST_STREAM, 0, stream, struct.pack(">I", 8)))
+            server.wait_for(lambda: server.shared.held == 0)
+
+    def test_two_messages_of_any_size_may_always_be_on_their_way(self) -> None:
+        limits = GrpcLimits(max_held=1_048_576, max_message=200_000)
+        with LiveGrpc([Echo().service()], limits) as server, RawClient(server.port) as client:
+            body = whole("x", body=b"x" * 190_000)
+            streams = [client.open(call_fields(ONCE)) for _ in range(2)]
+            for stream in streams:
+                client.data(stream, body[:-1])
+            for stream in streams:
+                client.data(stream, body[-1:], end=True)
+                assert client.answer(stream).status == 0
+
+    def test_one_connection_that_holds_much_harms_no_stream_of_another(self) -> None:
+        limits = GrpcLimits(max_held=1_048_576, max_message=20_000)
+        with (
+            LiveGrpc([Echo().service()], limits) as server,
+            RawClient(server.port) as greedy,
+            RawClient(server.port) as bystander,
+        ):
+            chat = bystander.open(call_fields(CHAT))
+            for number in range(1, 100):
+                half = greedy.open(call_fields(ONCE))
+                greedy.data(half, struct.pack(">BI", 0, 20_000) + b"x" * 15_000)
+                bystander.data(chat, whole(str(number)))
+                bystander.read_until(DATA, chat)
+            assert chat not in bystander.ended
+            greedy.ping()
+            assert [greedy.answers[stream].status for stream in sorted(greedy.ended)] == [RESOURCE_EXHAUSTED] * 95
+
+    def test_too_much_over_all_ends_the_calls_of_those_that_hold_the_most(self) -> None:
+        limits = GrpcLimits(max_held=1_048_576, max_message=20_000)
+        with LiveGrpc([Echo().service()], limits) as server, RawClient(server.port) as modest:
+            stream = modest.open(call_fields(ONCE))
+            modest.data(stream, whole()[:-1]).ping()
+            greedy = [RawClient(server.port) for _ in range(20)]
+            for client in greedy:
+                for _ in range(4):
+                    half = client.open(call_fields(ONCE))
+                    client.data(half, struct.pack(">BI", 0, 20_000) + b"x" * 15_000)
+                client.ping()
+                assert server.call(lambda: server.shared.held) <= 1_048_576
+            ended = [client for client in greedy if client.ping().ended]
+            assert ended
+            assert {answer.status for client in ended for answer in client.answers.values()} == {RESOURCE_EXHAUSTED}
+            assert not greedy[-1].ended
+            assert modest.data(stream, whole()[-1:], end=True).answer(stream).status == 0
+            for client in greedy:
+                client.socket.close()
             server.wait_for(lambda: server.shared.held == 0)
 
 
@@ -174,6 +270,25 @@ class TestConnections:
             client.data(client.open(call_fields(ONCE)), whole(wait=60.0), end=True)
             assert client.gone().code == 0
 
+    def test_one_that_is_old_lets_streams_go_at_rest_and_uploads_go_on(self) -> None:
+        with LiveGrpc([Echo().service()], GrpcLimits(max_age=1.0)) as server, RawClient(server.port) as client:
+            upload, chat = (client.open(call_fields(path)) for path in (GATHER, CHAT))
+            client.data(upload, whole("one"))
+            client.read_until(GOAWAY)
+            connection = server.call(server.shared.connections)[0]
+            assert server.call(lambda: connection.retiring)
+            client.data(chat, whole("still taken"))
+            client.read_until(DATA, chat)
+            assert client.answer(chat).status == UNAVAILABLE
+            assert server.call(lambda: connection.resting)
+            client.data(upload, whole("two"))
+            client.ping()
+            client.data(upload, whole("three"), end=True)
+            assert client.answer(upload).status == 0
+            assert b"one,two,three" in client.answers[upload].data
+            gone = client.gone()
+            assert (gone.code, gone.reset) == (0, False)
+
     def test_one_whose_client_is_silent_is_pinged_and_cut(self) -> None:
         limits = GrpcLimits(keepalive=1.0, keepalive_timeout=0.3)
         with LiveGrpc([Echo().service()], limits) as server, RawClient(server.port) as client:
@@ -187,10 +302,8 @@ class TestConnections:
 
     @pytest.mark.parametrize("said", [b"", b"PRI * HTTP/2.0\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"])
     def test_one_that_never_begins_is_let_go(self, said: bytes) -> None:
-        def hurry(shared: object) -> None:
-            from dataclasses import replace
-
-            shared.wire_limits = replace(shared.wire_limits, handshake=0.3)  # type: ignore[attr-defined]
+        def hurry(shared: GrpcShared) -> None:
+            shared.wire_limits = replace(shared.wire_limits, handshake=0.3)
 
         with LiveGrpc([Echo().service()], adjust=hurry) as server, RawClient(server.port, greet=False) as client:
             client.send(said)
@@ -226,9 +339,18 @@ class TestConnections:
             assert (gone.code, gone.reset) == (1, False)
             assert "stream 0" in gone.reason
 
-    def test_a_client_that_half_closes_still_gets_its_answer(self) -> None:
-        import socket
+    def test_half_a_request_of_a_client_that_half_closes_is_given_up_at_once(self) -> None:
+        with LiveGrpc([Echo().service()]) as server, RawClient(server.port) as client:
+            for path in (ONCE, GATHER, CHAT):
+                client.data(client.open(call_fields(path)), whole()[:-1])
+            client.ping()
+            assert server.call(lambda: server.shared.held) == 3 * len(whole()[:-1])
+            client.socket.shutdown(socket.SHUT_WR)
+            gone = client.gone()
+            assert (gone.code, gone.reset) == (0, False)
+            assert server.call(lambda: server.shared.held) == 0
 
+    def test_a_client_that_half_closes_still_gets_its_answer(self) -> None:
         with LiveGrpc([Echo().service()]) as server, RawClient(server.port) as client:
             stream = client.open(call_fields(ONCE))
             client.data(stream, whole("later", wait=0.2), end=True)

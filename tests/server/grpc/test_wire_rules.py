@@ -240,6 +240,20 @@ class TestRoutes:
         assert answer.status == UNIMPLEMENTED
         assert "json" in answer.message
 
+    def test_a_path_or_an_encoding_without_end_is_not_repeated(self, client: RawClient) -> None:
+        for answer in (
+            client.call("/" + "x" * 9000, b""),
+            client.call(ONCE, b"", content_type="application/grpc+" + "x" * 9000),
+        ):
+            assert answer.status == UNIMPLEMENTED
+            assert len(answer.message) < 200
+
+    def test_head_is_answered_without_a_body(self, client: RawClient) -> None:
+        fields = [(":method", "HEAD"), (":scheme", "http"), (":path", "/"), (":authority", "test")]
+        answer = client.answer(client.open(fields, end=True))
+        assert dict(answer.head)[":status"] == "405"
+        assert answer.data == b""
+
     def test_other_methods_of_http_are_405(self, client: RawClient) -> None:
         stream = client.open([(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "x")], end=True)
         answer = client.answer(stream)

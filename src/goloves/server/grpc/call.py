@@ -79,7 +79,6 @@ class GrpcCall:
         "_reader",
         "_route",
         "_sends",
-        "_since",
         "_task",
         "_timer",
         "_trailers",
@@ -87,6 +86,7 @@ class GrpcCall:
         "_waiter",
         "_writable",
         "done",
+        "since",
         "stream",
     )
 
@@ -96,7 +96,7 @@ class GrpcCall:
         self._connection = connection
         self._route = route
         shared = connection.shared
-        self._since = now = shared.loop.time()
+        self.since = now = shared.loop.time()
         """When what is awaited from the client began to be."""
         self._expires: float | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -178,7 +178,7 @@ class GrpcCall:
         reader = self._reader
         if data:
             if not reader.waiting:
-                self._since = self._connection.shared.loop.time()
+                self.since = self._connection.shared.loop.time()
             reader.feed(data)
             self._uncredited += len(data)
         if ended:
@@ -248,11 +248,11 @@ class GrpcCall:
             if answer is None:
                 self._message = message
                 return
-            self._since = connection.shared.loop.time()
+            self.since = connection.shared.loop.time()
             self._send(answer)
 
     def _hold(self, held: int) -> None:
-        """Account for what is held of the request; too much over all calls ends this one."""
+        """Account for what is held of the request; too much of that ends this call, or those that hold the most."""
         change = held - self._held
         if change:
             self._held = held
@@ -270,7 +270,7 @@ class GrpcCall:
             if message is None:
                 message = self._reader.next()
             if message is not None:
-                self._since = self._connection.shared.loop.time()
+                self.since = self._connection.shared.loop.time()
                 used = max(0, self._uncredited - self._reader.waiting)
                 if used:
                     self._uncredited -= used
@@ -280,7 +280,7 @@ class GrpcCall:
                 return message
             if self._ended:
                 return None
-            if self._connection.retiring:
+            if self._connection.resting and self._route.method.unary is None:
                 raise CallError(Status.UNAVAILABLE, "this node is stopping, or the connection is too old; connect anew")
             if self._uncredited:
                 self._credit_all()
@@ -295,13 +295,28 @@ class GrpcCall:
         """End the call if what it waits for from the client takes too long."""
         limit = self._connection.shared.limits.request_timeout
         waits = self._reader.incomplete or (not self._route.method.many_requests and not self._ended)
-        if waits and now - self._since > limit:
+        if waits and now - self.since > limit:
             self.finish(CallError(Status.DEADLINE_EXCEEDED, f"the request did not come whole within {limit:g} s"))
 
     def rest_no_more(self) -> None:
-        """End the call if its handler only waits for a next request: the connection is to end."""
-        if self._waiter is not None and not self._waiter.done():
+        """End the call if its handler only waits for a next request: the connection is to end.
+
+        Calls of one answer are spared: half of an upload is worth nothing.
+        """
+        if self._waiter is not None and not self._waiter.done() and self._route.method.unary is None:
             self._waiter.set_result(None)
+
+    def end_unless_whole(self) -> None:
+        """End the call unless its request has come to its end: no more of it comes."""
+        if not self._ended:
+            self.finish(CallError(Status.CANCELLED, "the connection ended inside of the request"))
+
+    def let_go(self) -> None:
+        """End the call if it holds something of its request: there is too much of that."""
+        if self._held:
+            self.finish(
+                CallError(Status.RESOURCE_EXHAUSTED, "this node holds too much of unfinished requests; try again")
+            )
 
     # --- what leaves ---
 
@@ -391,6 +406,8 @@ class GrpcCall:
     def abandon(self) -> None:
         """Let go of everything: the call is over."""
         self.done = True
+        self._message = None
+        self._connection.unpark(self)
         self._hold(0)
         if self._timer is not None:
             self._timer.cancel()

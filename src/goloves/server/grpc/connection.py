@@ -13,7 +13,6 @@ Rules:
 
 import asyncio
 import random
-from collections import deque
 from typing import TYPE_CHECKING, cast
 
 import structlog
@@ -73,7 +72,7 @@ class GrpcConnection(asyncio.Protocol):
         "_dropped",
         "_expires",
         "_finish_at",
-        "_flushed_at",
+        "_held",
         "_idle_since",
         "_linger",
         "_parked",
@@ -86,6 +85,7 @@ class GrpcConnection(asyncio.Protocol):
         "_write",
         "address",
         "congested",
+        "resting",
         "retiring",
         "shared",
         "wire",
@@ -104,9 +104,13 @@ class GrpcConnection(asyncio.Protocol):
         """Whether the client does not take what is written."""
         self.retiring = False
         """Whether no more calls are wanted."""
+        self.resting = False
+        """Whether streams that only wait for their client are to end."""
         self._calls: dict[int, GrpcCall] = {}
         self._refused: dict[int, Refused] = {}
-        self._parked: deque[GrpcCall] = deque()
+        self._parked: dict[int, GrpcCall] = {}
+        self._held = 0
+        """Octets of requests that can't be answered yet."""
         self._reading = False
         """Whether `data_received` is at work, which writes everything together when it is done."""
         self._expires = now + shared.limits.max_age * random.uniform(0.9, 1.1)
@@ -168,6 +172,8 @@ class GrpcConnection(asyncio.Protocol):
         if self._linger is not None or not self._calls:
             return False
         self.wire.finish("the client ended its side")
+        for call in list(self._calls.values()):
+            call.end_unless_whole()
         self.flush()
         return True
 
@@ -175,11 +181,19 @@ class GrpcConnection(asyncio.Protocol):
         """Stop reading from a client that does not read."""
         self.congested = self.wire.congested = True
         self._transport.pause_reading()
+        self.wire.pause(self.shared.loop.time())
         self._stalled(self._transport.get_write_buffer_size())
 
     def resume_writing(self) -> None:
         """Go on."""
         self._transport.resume_reading()
+        pause = self.wire.resume(self.shared.loop.time())
+        for call in self._calls.values():
+            call.since += pause
+        for refused in self._refused.values():
+            refused.since += pause
+        if self._pinged_at is not None:
+            self._pinged_at += pause
         self._relax()
 
     # --- what comes ---
@@ -260,14 +274,33 @@ class GrpcConnection(asyncio.Protocol):
     # --- called by calls ---
 
     def hold(self, change: int) -> None:
-        """Account for what calls hold of their requests; raises CallError if all together hold too much."""
-        self.shared.held += change
-        if change > 0 and self.shared.held > self.shared.limits.max_held:
-            raise CallError(Status.RESOURCE_EXHAUSTED, "this node holds too much of unfinished requests; try again")
+        """Account for what calls hold of their requests; raises CallError if those of this connection hold too much."""
+        shared = self.shared
+        shared.held += change
+        self._held += change
+        if change > 0:
+            if self._held > shared.held_share:
+                raise CallError(Status.RESOURCE_EXHAUSTED, "this connection holds too much of unfinished requests")
+            if shared.held > shared.limits.max_held:
+                shared.make_room()
+
+    @property
+    def held(self) -> int:
+        """Octets of requests that can't be answered yet."""
+        return self._held
+
+    def let_go(self) -> None:
+        """End the calls that hold something of their requests."""
+        for call in list(self._calls.values()):
+            call.let_go()
 
     def park(self, call: GrpcCall) -> None:
-        """Keep a call until the client has taken enough of what was written."""
-        self._parked.append(call)
+        """Keep a call until the client has taken enough of what was written, or the call ends."""
+        self._parked[call.stream] = call
+
+    def unpark(self, call: GrpcCall) -> None:
+        """Keep a call no longer, if it was kept."""
+        self._parked.pop(call.stream, None)
 
     def ended(self, call: GrpcCall) -> None:
         """Take a call out that has ended, and write how."""
@@ -311,7 +344,7 @@ class GrpcConnection(asyncio.Protocol):
         for call in list(self._calls.values()):
             call.may_write()
         while self._parked and not self.congested:
-            self._parked.popleft().start()
+            self._parked.pop(next(iter(self._parked))).start()
             self.flush()
         if not self.wire.queued and not self._transport.get_write_buffer_size():
             self._stalled_with = 0
@@ -328,7 +361,6 @@ class GrpcConnection(asyncio.Protocol):
             call.abandon()
         self._calls.clear()
         self._refused.clear()
-        self._parked.clear()
 
     def _last_word(self) -> None:
         """Write the reason, say that nothing more comes, and read on for a while (rule 3)."""
@@ -362,12 +394,15 @@ class GrpcConnection(asyncio.Protocol):
     def close_at_rest(self, before: float) -> None:
         """Take no more calls, end streams that only wait for their client, and close when no call is left.
 
+        A stream of requests that has one answer is an upload: it goes on.
+
         A last word younger than `before` (seconds of the event loop) is left to be read.
         """
         if self._linger is not None:
             if self._linger < before:
                 self._transport.close()
             return
+        self.resting = True
         self.wire.finish("the connection is closing")
         for call in list(self._calls.values()):
             call.rest_no_more()
@@ -384,11 +419,12 @@ class GrpcConnection(asyncio.Protocol):
             self._take(event)
         if self._linger is not None:
             return
-        for call in list(self._calls.values()):
-            call.look_after(now)
-        for stream, refused in list(self._refused.items()):
-            if now - refused.since > limits.request_timeout:
-                self._on_end(stream)
+        if not self.wire.paused:
+            for call in list(self._calls.values()):
+                call.look_after(now)
+            for stream, refused in list(self._refused.items()):
+                if now - refused.since > limits.request_timeout:
+                    self._on_end(stream)
         if self._stalled_with and now - self._stalled_at > limits.write_timeout:
             counters.cut_unread += 1
             self.cut()
@@ -399,7 +435,7 @@ class GrpcConnection(asyncio.Protocol):
             if quiet > limits.keepalive and not self.congested:
                 self._pinged_at = now
                 self.wire.ping(KEEPALIVE_PING)
-        elif now - self._pinged_at > limits.keepalive_timeout:
+        elif now - self._pinged_at > limits.keepalive_timeout and not self.wire.paused:
             counters.cut_silent += 1
             self.cut()
             return

@@ -10,7 +10,7 @@ from typing import Any
 
 from goloves.server.grpc.descriptors import message, service
 from goloves.server.grpc.methods import Call, Service, protobuf_service
-from goloves.wire.grpc import CallError, Status
+from goloves.wire.grpc import SHOWN, CallError, Status
 
 NAME = "grpc.health.v1.Health"
 
@@ -22,13 +22,19 @@ UNKNOWN, SERVING, NOT_SERVING, SERVICE_UNKNOWN = range(4)
 
 
 class Health:
-    """Answers for the named services; `reasons` says why they can't serve, empty if they can."""
+    """Answers for the named services; `reasons` says why they can't serve, empty if they can.
+
+    However many watch, one of them all looks; the others sleep until there is news.
+    """
 
     def __init__(self, names: Iterable[str], reasons: Callable[[], list[str]]) -> None:
         self._names = ("", *names)
         self._reasons = reasons
-        self.stopping = asyncio.Event()
-        """Set when the node begins to stop: it is NOT_SERVING from then on, and watchers are told and let go."""
+        self._stopping = False
+        self._watchers = 0
+        self._seen = UNKNOWN
+        self._news = asyncio.Event()
+        self._next_look: asyncio.TimerHandle | None = None
         self._response = message("grpc.health.v1.HealthCheckResponse")
         self._list = message("grpc.health.v1.HealthListResponse")
 
@@ -36,12 +42,28 @@ class Health:
         """Give the service."""
         return protobuf_service(service(NAME), {"Check": self._check, "List": self._list_all, "Watch": self._watch})
 
+    def stop(self) -> None:
+        """Say that the node begins to stop: it is NOT_SERVING from now on, and watchers are told and let go."""
+        self._stopping = True
+        self._tell()
+
     def _status(self) -> int:
-        return NOT_SERVING if self.stopping.is_set() or self._reasons() else SERVING
+        return NOT_SERVING if self._stopping or self._reasons() else SERVING
+
+    def _look(self) -> None:
+        """Tell the watchers if the status is another one; look again in a while, as long as there are any."""
+        if self._status() != self._seen:
+            self._tell()
+        self._next_look = asyncio.get_running_loop().call_later(LOOK, self._look) if self._watchers else None
+
+    def _tell(self) -> None:
+        self._seen = self._status()
+        self._news.set()
+        self._news = asyncio.Event()
 
     async def _check(self, request: Any, call: Call) -> Any:
         if request.service not in self._names:
-            raise CallError(Status.NOT_FOUND, f"this server has no service {request.service!r}")
+            raise CallError(Status.NOT_FOUND, f"this server has no service {request.service[:SHOWN]!r}")
         return self._response(status=self._status())
 
     async def _list_all(self, request: Any, call: Call) -> Any:
@@ -51,15 +73,20 @@ class Health:
     async def _watch(self, request: Any, call: Call) -> AsyncIterator[Any]:
         known = request.service in self._names
         said = None
-        while True:
-            status = self._status() if known else SERVICE_UNKNOWN
-            if status != said:
-                said = status
-                yield self._response(status=status)
-            if self.stopping.is_set():
-                raise CallError(Status.UNAVAILABLE, "this node is stopping; ask another one")
-            try:
-                async with asyncio.timeout(LOOK):
-                    await self.stopping.wait()
-            except TimeoutError:
-                continue
+        self._watchers += 1
+        try:
+            if self._next_look is None:
+                self._look()
+            elif self._status() != self._seen:
+                self._tell()
+            while True:
+                news = self._news
+                status = self._seen if known else SERVICE_UNKNOWN
+                if status != said:
+                    said = status
+                    yield self._response(status=status)
+                if self._stopping:
+                    raise CallError(Status.UNAVAILABLE, "this node is stopping; ask another one")
+                await news.wait()
+        finally:
+            self._watchers -= 1

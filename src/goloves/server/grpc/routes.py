@@ -13,6 +13,7 @@ from goloves.server.grpc.methods import Method, Service
 from goloves.wire.grpc import (
     ACCEPTED,
     HEAD,
+    SHOWN,
     STATUS_OF_HTTP,
     CallError,
     Status,
@@ -32,7 +33,7 @@ TIMEOUT = b"grpc-timeout"
 class HttpRefusal:
     """An answer to what is no gRPC call. Clients of gRPC that read it see a status, too."""
 
-    def __init__(self, status: HTTPStatus, text: str, *more: Field) -> None:
+    def __init__(self, status: HTTPStatus, text: str, *more: Field, body: bool = True) -> None:
         meaning = STATUS_OF_HTTP.get(status, Status.UNKNOWN)
         self._head = encode(
             [
@@ -43,12 +44,13 @@ class HttpRefusal:
                 *more,
             ]
         )
-        self._body = f"{status} {status.phrase}: {text}\n".encode()
+        self._body = f"{status} {status.phrase}: {text}\n".encode() if body else b""
 
     def answer(self, wire: Connection, stream: int) -> None:
         """Give this answer."""
         wire.start_answer(stream, self._head)
-        wire.send_data(stream, self._body)
+        if self._body:
+            wire.send_data(stream, self._body)
         wire.end_answer(stream)
 
 
@@ -87,7 +89,10 @@ class Routes:
         """Give the route; or an HTTP answer; or the block of a gRPC answer."""
         if request.method != b"POST":
             return HttpRefusal(
-                HTTPStatus.METHOD_NOT_ALLOWED, "this is a gRPC server; calls are made by POST", (b"allow", b"POST")
+                HTTPStatus.METHOD_NOT_ALLOWED,
+                "this is a gRPC server; calls are made by POST",
+                (b"allow", b"POST"),
+                body=request.method != b"HEAD",  # RFC 9110 §9.3.2
             )
         kind = next((value for name, value in request.fields if name == b"content-type"), b"")
         if not is_grpc(kind):
@@ -101,14 +106,15 @@ class Routes:
 
     def _route(self, request: Request, subtype: bytes) -> Route:
         if subtype != b"proto":
-            raise CallError(Status.UNIMPLEMENTED, f"messages as {subtype.decode()} are not spoken here, only as proto")
+            shown = subtype[:SHOWN].decode()
+            raise CallError(Status.UNIMPLEMENTED, f"messages as {shown} are not spoken here, only as proto")
         encoding = request_encoding(request.fields)
         if any(name == TIMEOUT for name, _ in request.fields):
             raise CallError(Status.INTERNAL, "grpc-timeout is there twice")
         found = self._methods.get(request.path)
         if found is None:
             service = request.path[1:].rpartition(b"/")[0]
-            shown = request.path.decode(errors="replace")[:100]
+            shown = request.path[:SHOWN].decode(errors="replace")
             what = (
                 f"{shown}: this server has no such method" if service in self._services else f"{shown}: unknown service"
             )

@@ -9,7 +9,7 @@ from goloves.service import IdService
 
 
 def node_services(service: IdService, limits: GrpcLimits) -> tuple[list[Service], Health]:
-    """Give ids, health and reflection; set the health's `stopping` when the node begins to stop."""
+    """Give ids, health and reflection; say `stop` to the health when the node begins to stop."""
     ids = Ids(service, limits)
     own = [ids.segment_service(), ids.snowflake_service()]
     health = Health([served.name for served in own], service.readiness)

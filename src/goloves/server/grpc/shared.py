@@ -19,6 +19,9 @@ SLICES = 16
 """Connections are looked after in as many groups, one group at a time, each once a second: so that 10,000 of them never
 hold the node up for long."""
 
+HELD_SHARE = 16
+"""One connection may hold this part of `max_held`: so nobody alone, nor a few, can have others' calls refused."""
+
 QUIET = 60.0
 """Seconds between two log lines about connections that were ended for a fault of the peer's."""
 
@@ -94,6 +97,9 @@ class GrpcShared:
         """Connections."""
         self.held = 0
         """Bytes of requests that can't be answered yet."""
+        longest = [method.max_message or 0 for service in self.services.values() for method in service.methods.values()]
+        self.held_share = max(self.limits.max_held // HELD_SHARE, 2 * max(self.limits.max_message, *longest))
+        """How many of them may be of one connection; two messages of any size always may."""
         self.unread = 0
         """Bytes of answers that clients have not taken."""
         self.stalled: dict[GrpcConnection, int] = {}
@@ -163,6 +169,15 @@ class GrpcShared:
     def flowing(self, connection: "GrpcConnection") -> None:
         """Note that a client has taken its answers, or is gone."""
         self.unread -= self.stalled.pop(connection, 0)
+
+    def make_room(self) -> None:
+        """End calls that wait for the rest of their requests, on the connections that hold the most of such."""
+        # So much that it takes a while until all connections have to be looked at again.
+        enough = self.limits.max_held - self.limits.max_held // HELD_SHARE
+        for connection in sorted(self.connections(), key=lambda connection: connection.held, reverse=True):
+            connection.let_go()
+            if self.held <= enough:
+                break
 
     def failed(self, code: Code, address: str, reason: str) -> None:
         """Note that a connection was ended for a fault of its peer's."""
