@@ -75,6 +75,12 @@ class Witness:
         for statement in [*TABLES[self._store.name], *taken_over, *triggers]:
             self._store.sql(statement)
 
+    def install_windows(self) -> None:
+        """Put the rest of the witness into a store that had only Leaf's table when the first part came."""
+        for statement in [TAKEN_OVER[1], *TRIGGERS[self._store.name]]:
+            if "goloves_worker" in statement:
+                self._store.sql(statement)
+
     def follow(self, store: Sql) -> None:
         """Look at another store from now on, which has a copy of the witness, or whose grants belong to the same."""
         self._store = store

@@ -165,7 +165,7 @@ def _check_leaf(inspector: Inspector, dialect: Dialect) -> bool:
     for column in schema.leaf.c:
         if column.name not in columns:
             raise StoreRefused(
-                f"{where} has no column {column.name}; add it as in Leaf's own table (docs: migration from Leaf)"
+                f"{where} has no column {column.name}; add it as in Leaf's own table (docs/migration-from-leaf.md)"
             )
     number = columns["max_id"]
     whole = isinstance(number, BigInteger) or (dialect.name == "sqlite" and isinstance(number, Integer))

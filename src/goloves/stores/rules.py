@@ -64,7 +64,7 @@ def tag_alike(tag: str, other: str) -> TagExists:
     """Say that a table whose collation is not binary can't hold both names."""
     return TagExists(
         f"the table leaf_alloc can't tell {tag!r} from {other!r}, which exists; use another name, or give its column"
-        " biz_tag a binary collation (docs: migration from Leaf)"
+        " biz_tag a binary collation (docs/migration-from-leaf.md)"
     )
 
 
