@@ -19,7 +19,7 @@ EPOCH = $(shell git log -1 --format=%ct 2>/dev/null || echo 1700000000)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help venv run test image-test conformance faults simulate fuzz bench lint format proto build requirements clean
+.PHONY: help venv run test image-test conformance faults docs simulate fuzz bench lint format proto build requirements clean
 
 help:  ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -44,6 +44,10 @@ faults: .venv/dev.stamp  ## run every test of faults on real processes: kills, c
 
 image-test: .venv/dev.stamp  ## build the image and run it as its user, read-only; root, Debian's buildah and debootstrap
 	$(BIN)/python scripts/image.py
+
+docs: .venv/dev.stamp  ## hold the pages to their word: links, commands, figures, and each block that can run
+	@scripts/test-packages
+	PYTHONPATH=tests $(BIN)/python scripts/docs.py $(ARGS)
 
 simulate: .venv/dev.stamp  ## play SEEDS=2000 stories of a simulated cluster, from the seed FIRST=0 on
 	PYTHONPATH=tests $(BIN)/python -m simulation $(SEEDS) $(FIRST)

@@ -67,7 +67,7 @@ class LeafSnowflakes:
 
 def beside_leaf() -> str:
     """Give the setting that the guide asks for while Leaf's own Snowflake runs."""
-    found = re.search(r'^    \[spaces\.default\]\n    (workers = "[0-9]+-[0-9]+")$', GUIDE.read_text(), re.MULTILINE)
+    found = re.search(r'^\[spaces\.default\]\n(workers = "[0-9]+-[0-9]+")$', GUIDE.read_text(), re.MULTILINE)
     assert found is not None, "the guide no longer restricts the worker ids"
     return found[1]
 

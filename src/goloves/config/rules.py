@@ -19,7 +19,7 @@ from goloves.errors import ConfigError, InvalidName
 DAY = 86_400.0
 
 MOST_NODES = 64
-"""Nodes of one supervisor: one for each core of the machines that there are, of which each serves 100,000 a second."""
+"""Nodes of one supervisor: one for each core of the machines that there are."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,9 +47,9 @@ class ServerConfig(Section, frozen=True):
     disk that stays."""
     nodes: int | Literal["auto"] = 1
     """Data-plane processes, started and watched by a supervisor; `auto` is one for each core that the process may use.
-    One serves 100,000 requests a second and issues a tag's numbers in rising order, several do not. More than there are
-    cores only cost memory. 0: no supervisor, the process that was started serves by itself, which saves its 38 MB;
-    then nothing replaces a node that dies, and there is no `goloves reload`."""
+    One issues a tag's numbers in rising order, several do not; `make bench` tells what one can serve. More than there
+    are cores only cost memory. 0: no supervisor, the process that was started serves by itself, which saves the
+    supervisor's memory; then nothing replaces a node that dies, and there is no `goloves reload`."""
     drain: float = 5.0
     """How long a stopping node waits for requests under way before it closes their connections. Too short: clients see
     connections cut at each restart; longer than the service manager's patience: the process is killed, and its worker

@@ -1,0 +1,114 @@
+"""The pages are true, as far as nothing has to run for it, and `make docs` notices what is wrong in them."""
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+docs = importlib.import_module("scripts.docs")
+
+
+def faults(tmp_path: Path, text: str) -> list[str]:
+    page = tmp_path / "page.md"
+    page.write_text(text)
+    return [fault.removeprefix("page.md") for fault in docs.look(page).faults]
+
+
+@pytest.mark.parametrize("path", docs.pages(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_page_keeps_its_word(path: Path) -> None:
+    assert docs.look(path).faults == []
+
+
+def test_every_page_for_readers_is_in_the_index() -> None:
+    linked = set(re.findall(r"\]\(([^)#]+)", (ROOT / "docs" / "README.md").read_text()))
+    assert {path.name for path in (ROOT / "docs").glob("*.md")} - {"README.md"} <= linked
+
+
+def test_the_readme_begins_with_the_two_commands() -> None:
+    commands = re.findall(r"^ {4}make (\w+)", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert commands[:2] == ["run", "test"]
+
+
+def test_what_the_page_on_operations_quotes_is_what_is_said() -> None:
+    source = " ".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
+    text = re.sub(r"\s+", " ", (ROOT / "docs" / "operations.md").read_text())
+    for said in (
+        *("the store went backwards", "it is halted", "store_went_backwards", "clock_ahead"),
+        *("the clock of the store stepped back", "worker ids of the space run short"),
+        *("the tag's numbers run out", "the layout's time runs out"),
+    ):
+        assert said in text
+        assert said in source, said
+
+
+def test_messages_that_name_a_page_name_one_that_exists() -> None:
+    named = {name for path in (ROOT / "src").rglob("*.py") for name in re.findall(r"docs/[\w-]+\.md", path.read_text())}
+    assert "docs/migration-from-leaf.md" in named
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+# --- what looks at them ---
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[there](nowhere.md)", ": the link nowhere.md leads nowhere"),
+        ("# A `word`, (two)\n[up](#a-word-two)\n[out](https://example.com/x)\n", ""),
+        ("# One\n[up](#two)", ": the link #two: there is no such heading"),
+        ("[one][two]", ": the link [one][two] has no address"),
+        ("    goloves nonsense", ": `goloves nonsense`: there is no command 'nonsense'"),
+        ("    goloves tag set order --limit 5   # why", ""),
+        ("Run `goloves reload\n--rollin` now.", ": `goloves reload --rollin`: No such option '--rollin'"),
+        ("    make nonsense", ": `make nonsense`: make has no nonsense"),
+        ("It serves 90,000 requests a second.", ": the figure '90,000 requests a second' names no command"),
+        ("# A\nMeasure it with `make bench`: 5 µs.", ""),
+        ("# A\n`make lint`\n## B\nIt takes 15 MB.", ": the figure '15 MB' names no command"),
+        ("```\nwhat\n```", ":1: the block does not say what it is"),
+        ("text\n```cobol\nwhat\n```", ":2: nothing is known of blocks of 'cobol'"),
+        ("```json\n{'a': 1}\n```", ":1: no JSON: "),
+        ("```toml\n[segment]\ndedline = 2\n```", ":1: "),
+        ("```toml\n[stores]\nurl_file = '/nowhere'\n```", ""),
+        ("```go\npackage main\n```", ":1: nothing is known of blocks of 'go'"),
+    ],
+)
+def test_a_fault_is_found_and_what_is_right_is_none(tmp_path: Path, text: str, says: str) -> None:
+    found = faults(tmp_path, text)
+    assert len(found) == (1 if says else 0), found
+    assert not says or found[0].startswith(says)
+
+
+def test_a_block_runs_in_the_order_of_its_page_and_what_it_prints_is_compared(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    blocks = [
+        "```sh\nexport A=1\necho one > file\n```",
+        "```sh\ncat file\necho $A\n```",
+        "```text\no…\n1\n```",
+        "<!-- not run: it would end this test -->\n```sh\nexit 1\n```",
+    ]
+    page.write_text("\n\n".join(blocks))
+    looked = docs.look(page)
+    assert docs.run_blocks(looked) == 2
+    assert looked.faults == []
+    page.write_text("\n\n".join([*blocks[:2], "```text\ntwo\n```"]))
+    looked = docs.look(page)
+    docs.run_blocks(looked)
+    assert len(looked.faults) == 1
+    page.write_text("```sh\necho before\nfalse\n```")
+    looked = docs.look(page)
+    docs.run_blocks(looked)
+    assert "ends with 1: before" in looked.faults[0]
+
+
+def test_a_page_that_asks_for_ids_meets_a_server_of_its_own(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "```sh\ncurl -w '\\n' localhost:8080/api/segment/get/default\n.venv/bin/goloves next default\n```\n\n"
+        "```text\n1\n2\n```\n"
+    )
+    looked = docs.look(page)
+    assert docs.run_blocks(looked) == 1
+    assert looked.faults == []
