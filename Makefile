@@ -60,11 +60,12 @@ bench: .venv/bench.stamp  ## measure beside a floor in C and other servers; ARGS
 	@command -v cc >/dev/null || scripts/apt-install gcc libc6-dev
 	@PYTHONPATH=tests $(BIN)/python -m benchmarks $(ARGS)
 
-lint: .venv/dev.stamp  ## check style, types and shell scripts
+lint: .venv/dev.stamp  ## check style, types, shell scripts and the Dockerfile
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	@scripts/shell-lint .ci/run $(filter-out %.py,$(wildcard scripts/*))
+	@scripts/checked-by shellcheck .ci/run $(filter-out %.py,$(wildcard scripts/*))
+	@scripts/checked-by hadolint Dockerfile
 
 format: .venv/dev.stamp  ## put the code into the project's format
 	$(BIN)/ruff check --fix-only .
