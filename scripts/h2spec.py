@@ -53,7 +53,7 @@ def run(program: Path, port: int, *more: str) -> str:
 
 def main() -> None:
     """Run the command."""
-    from goloves.server.tls import GRPC_PROTOCOLS, Certificates
+    from goloves.server.tls import Certificates
     from server.grpc.certificates import self_signed
     from server.grpc.echo import Echo
     from server.grpc.live import LiveGrpc
@@ -64,7 +64,7 @@ def main() -> None:
         certificates = Certificates(*self_signed().write(Path(directory), "server"))
         with LiveGrpc([Echo().service()]) as server:
             wrong["plain"] = run(program, server.port)
-        with LiveGrpc([Echo().service()], tls=certificates.context(GRPC_PROTOCOLS)) as server:
+        with LiveGrpc([Echo().service()], tls=certificates) as server:
             wrong["TLS"] = run(program, server.port, "-t", "-k")
     good = f"{CASES - len(EXCEPTED)} of {CASES} cases pass; excepted: {', '.join(EXCEPTED)}"
     for over, what in wrong.items():

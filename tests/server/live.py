@@ -18,6 +18,7 @@ from goloves.server.grpc.limits import GrpcLimits
 from goloves.server.limits import HttpLimits
 from goloves.server.listener import address_of, close_listener, listen
 from goloves.server.node import Node
+from goloves.server.tls import Certificates
 from goloves.service import IdService, ServedSpace
 from goloves.stores.base import NewTag, Space
 from goloves.stores.memory import MemoryStore
@@ -56,6 +57,7 @@ class LiveNode:
         address: Address | None = None,
         segment: SegmentConfig | None = None,
         drain: float = 5.0,
+        tls: Certificates | None = None,
     ) -> None:
         self._tags = tuple(tags)
         self._step = step
@@ -65,6 +67,7 @@ class LiveNode:
         self._spaces = {"default": Layout(), **(spaces or {})}
         self._segment = segment
         self._drain = drain
+        self._tls = tls
         self._listeners = listen(address or Address(host="127.0.0.1"))
         self.address = address_of(self._listeners[0])
         self.port = self.address.port
@@ -162,6 +165,7 @@ class LiveNode:
             grpc_limits=self._grpc_limits,
             leaf_spaces=self._leaf_spaces,
             drain=self._drain,
+            tls=self._tls,
         )
         await self.node.start()
         for name in self._spaces:

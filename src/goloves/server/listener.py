@@ -200,10 +200,12 @@ class Acceptor:
         listener: socket.socket,
         connect: Callable[[], asyncio.Protocol],
         paused: Callable[[], None],
-        tls: ssl.SSLContext | None = None,
+        tls: Callable[[], ssl.SSLContext] | None = None,
         is_due: Callable[[int], bool] | None = None,
     ) -> None:
         """`connect` makes the protocol of a new connection; `paused` is called when no file descriptor is left.
+
+        `tls` gives the context of the next connection; it is another one after a renewal.
 
         `is_due` says whether this node is to take the next connection or others are, given how many were taken that
         have no protocol yet.
@@ -273,7 +275,7 @@ class Acceptor:
                 await self._loop.connect_accepted_socket(
                     self._connect,
                     accepted,
-                    ssl=self._tls,
+                    ssl=self._tls(),
                     ssl_handshake_timeout=HANDSHAKE_TIMEOUT,
                     ssl_shutdown_timeout=SHUTDOWN_TIMEOUT,
                 )

@@ -100,7 +100,7 @@ class Node:
         if self._balance is not None:
             self._balance.begin()
         for listener, connect, protocols, kind in self._listeners:
-            context = self._tls.context(protocols) if self._tls is not None else None
+            context = partial(self._tls.context, protocols) if self._tls is not None else None
             is_due = partial(self._is_due, self._balance, kind) if self._balance is not None else None
             acceptor = Acceptor(listener, connect, self._no_room, context, is_due)
             acceptor.start()

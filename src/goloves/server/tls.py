@@ -1,11 +1,12 @@
-"""TLS for the listeners: contexts made of the certificate's files, renewed when those change.
+"""TLS for the listeners: contexts made of the certificate's files, and made anew when those change.
 
 Rules:
 1. TLS 1.2 and newer, with ciphers that HTTP/2 allows (RFC 9113 §9.2); the protocol is chosen by ALPN.
 2. A changed file counts once certificate and key fit together: tools write one after the other. Until then, and if
    what is there can't be used, the old ones serve on, with a warning.
-3. A renewed certificate serves new connections; those that exist keep theirs. Authorities for client certificates are
-   added when their file changes; one that was taken out is trusted until the node is started anew.
+3. What is renewed serves new connections; those that exist keep what they have. A changed file makes new contexts and
+   changes no old one: OpenSSL keeps one certificate for each type of key and all authorities that it ever loaded, so
+   that what was replaced or taken out would be used on. Sessions of old contexts are not resumed either.
 """
 
 import ssl
@@ -26,7 +27,7 @@ log = structlog.get_logger("goloves.tls")
 
 
 class Certificates:
-    """The contexts of a node's listeners. `look` renews them; call it every few seconds."""
+    """The contexts of a node's listeners. `look` makes them anew if need be; call it every few seconds."""
 
     def __init__(
         self,
@@ -57,7 +58,10 @@ class Certificates:
             raise ConfigError(f"[tls]: {self._why(error)}") from None
 
     def context(self, protocols: tuple[str, ...]) -> ssl.SSLContext:
-        """Give the context for listeners that speak these protocols (names of ALPN)."""
+        """Give the present context for listeners that speak these protocols (names of ALPN).
+
+        Ask anew for each connection: it is another one after a renewal.
+        """
         found = self._contexts.get(protocols)
         if found is None:
             found = self._contexts[protocols] = self._make(protocols)
@@ -69,9 +73,7 @@ class Certificates:
         if stamps == self._seen:
             return
         try:
-            self._make(GRPC_PROTOCOLS)  # a trial, so that nothing is half changed
-            for context in self._contexts.values():
-                self._load(context)
+            self._contexts = {protocols: self._make(protocols) for protocols in self._contexts}
         except (OSError, ssl.SSLError, ValueError) as error:
             if self._said != stamps:
                 self._said = stamps
@@ -87,15 +89,11 @@ class Certificates:
         context.set_ciphers(CIPHERS)
         context.set_alpn_protocols(list(protocols))
         context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
-        self._load(context)
-        if self._authorities is not None:
-            context.verify_mode = ssl.CERT_REQUIRED if self._client_required else ssl.CERT_OPTIONAL
-        return context
-
-    def _load(self, context: ssl.SSLContext) -> None:
         context.load_cert_chain(self._certificate, self._key, password=_no_password)
         if self._authorities is not None:
             context.load_verify_locations(self._authorities)
+            context.verify_mode = ssl.CERT_REQUIRED if self._client_required else ssl.CERT_OPTIONAL
+        return context
 
     def _files(self) -> list[Path]:
         return [path for path in (self._certificate, self._key, self._authorities) if path is not None]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 
@@ -27,9 +27,9 @@ class Pair:
         return paths
 
 
-def self_signed(name: str = "localhost") -> Pair:
-    """Make a certificate that is its own authority."""
-    key = ec.generate_private_key(ec.SECP256R1())
+def self_signed(name: str = "localhost", kind: str = "EC") -> Pair:
+    """Make a certificate that is its own authority; `kind` of its key: EC or RSA."""
+    key = ec.generate_private_key(ec.SECP256R1()) if kind == "EC" else rsa.generate_private_key(65_537, 2048)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.datetime.now(datetime.UTC)
     names = [x509.DNSName(name), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]

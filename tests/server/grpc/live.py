@@ -2,10 +2,10 @@
 
 import asyncio
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -16,6 +16,7 @@ from goloves.server.grpc.limits import GrpcLimits
 from goloves.server.grpc.methods import Service
 from goloves.server.grpc.shared import SLICES, GrpcShared
 from goloves.server.listener import Acceptor
+from goloves.server.tls import GRPC_PROTOCOLS, Certificates
 
 PATIENCE = 20.0
 """Seconds after which a test gives up waiting: many times what anything here takes."""
@@ -31,7 +32,7 @@ class LiveGrpc:
         services: Iterable[Service],
         limits: GrpcLimits | None = None,
         *,
-        tls: ssl.SSLContext | None = None,
+        tls: Certificates | None = None,
         adjust: Callable[[GrpcShared], None] = lambda shared: None,
         ticks: bool = True,
     ) -> None:
@@ -99,7 +100,8 @@ class LiveGrpc:
         self._stop = asyncio.Event()
         self.shared = GrpcShared(self._services, self._limits)
         self._adjust(self.shared)
-        acceptor = Acceptor(self._listener, lambda: GrpcConnection(self.shared), lambda: None, self._tls)
+        context = partial(self._tls.context, GRPC_PROTOCOLS) if self._tls is not None else None
+        acceptor = Acceptor(self._listener, lambda: GrpcConnection(self.shared), lambda: None, context)
         acceptor.start()
         ticking = asyncio.create_task(self._tick() if self._ticks else asyncio.sleep(0))
         self._started.set()
