@@ -31,6 +31,10 @@ requests, about a millisecond."""
 KEPT = 65_536
 """Bytes that are kept from a client that sends on while it is to be answered; then it is not read from."""
 
+TLS_AHEAD = 16_384
+"""Octets that may gather over TLS: one record. The handshake's last words still do when a connection begins; with less
+room than they take it would begin with a pause, and with nothing to write that would end it."""
+
 CONTINUE_ANSWER = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 CODES = {
@@ -113,7 +117,7 @@ class HttpConnection(asyncio.Protocol):
         """Begin; or refuse, if there are too many connections."""
         self._transport = cast(asyncio.Transport, transport)
         # Nothing may gather in the transport: it writes at once, and says so when the kernel takes no more.
-        self._transport.set_write_buffer_limits(high=0)
+        self._transport.set_write_buffer_limits(high=0 if self._transport.can_write_eof() else TLS_AHEAD)
         self._write = self._transport.write
         peer = transport.get_extra_info("peername")
         self._address = str(peer[0]) if isinstance(peer, tuple) else ""
