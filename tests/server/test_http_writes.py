@@ -52,13 +52,13 @@ class Recorder(asyncio.Transport):
         self.aborted = True
 
 
-async def share(limits: HttpLimits) -> HttpShared:
+async def share(limits: HttpLimits, tag: str = "order") -> HttpShared:
     store = MemoryStore()
     await store.open()
-    await store.create_tag(NewTag("order", step=100_000))
+    await store.create_tag(NewTag(tag, step=100_000))
     service = IdService(store, store, spaces=[ServedSpace(Space("default", Layout()))])
     await service.start()
-    await service.segment_ids("order", 1)
+    await service.segment_ids(tag, 1)
     return HttpShared(service, limits)
 
 

@@ -16,6 +16,9 @@ from pathlib import Path
 
 from goloves.wire.grpc import CallError, MessageReader, frame_message
 from goloves.wire.hpack import DamagedBlock, Decoder
+from goloves.wire.http1 import Continue, Refusal, Requests
+from goloves.wire.http1 import Limits as Http1Limits
+from goloves.wire.http1 import Request as Http1Request
 from goloves.wire.http2 import DataReceived, Limits, QuickWay, Request, RequestReader, RequestReceived
 from goloves.wire.http2.frames import END_HEADERS, END_STREAM, PREFACE, SETTINGS_ACK, Code, Kind, frame, settings_frame
 from goloves.wire.messages import DamagedMessage, read_decode, read_lease, read_next
@@ -108,8 +111,38 @@ def messages(piece: bytes) -> Behaviour:
     return tuple(found)
 
 
+HTTP1_LIMITS = Http1Limits(line=200, head=400, headers=16, body=300, framing=100)
+
+
+def http1(piece: bytes) -> Behaviour:
+    """Read requests, whole and in a few pieces, which has to give the same."""
+    outcomes: list[tuple[Http1Request | Refusal, ...]] = []
+    for step in (len(piece) or 1, max(1, len(piece) // 3), 7):
+        requests = Requests(HTTP1_LIMITS)
+        found: list[Http1Request | Refusal] = []
+        for at in range(0, len(piece), step):
+            requests.receive(piece[at : at + step])
+            while (event := requests.next()) is not None:
+                assert not found or not isinstance(found[-1], Refusal), "after a refusal comes nothing"
+                if not isinstance(event, Continue):
+                    found.append(event)
+            assert requests.waiting <= HTTP1_LIMITS.head, "what is kept of an unfinished request has its limit"
+        outcomes.append(tuple(found))
+    assert outcomes[0] == outcomes[1] == outcomes[2]
+    return tuple(
+        event.detail if isinstance(event, Refusal) else (event.minor, event.keep_alive, event.bare, not event.accept)
+        for event in outcomes[0][:2]
+    )
+
+
 def seeds(target: str) -> list[bytes]:
     """Inputs to begin with: right ones."""
+    if target == "http1":
+        get = b"GET /a?b HTTP/1.1\r\nHost: a\r\nAccept: */*\r\nConnection: keep-alive\r\n\r\n"
+        post = b"POST http://a/b HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\nabc"
+        chunks = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3;a=b\r\nabc\r\n0\r\nX: 1\r\n\r\n"
+        old = b"\r\nOPTIONS * HTTP/1.0\r\nConnection: keep-alive, x\r\n\r\n"
+        return [get * 2, post + get, chunks + get, old + post]
     if target == "http2":
         peer = Peer(greet=False)
         hello = PREFACE + settings_frame([]) + SETTINGS_ACK
@@ -128,6 +161,7 @@ def seeds(target: str) -> list[bytes]:
 
 TARGETS: dict[str, Callable[[bytes], Behaviour]] = {
     "hpack": hpack,
+    "http1": http1,
     "http2": http2,
     "framing": framing,
     "messages": messages,

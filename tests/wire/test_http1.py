@@ -159,6 +159,13 @@ def test_a_prompt_comes_once_when_the_body_has_not_begun() -> None:
     assert events([head[:-1], head[-1:], b"hi"], prompts=True) == [Continue(), request]
 
 
+@pytest.mark.parametrize("head", [b"", b"Connection: keep-alive\r\n", b"Host: a\r\n"])
+def test_a_client_of_http_1_0_is_not_prompted(head: bytes) -> None:
+    head = b"POST / HTTP/1.0\r\n%bExpect: 100-continue\r\nContent-Length: 2\r\n\r\n" % head
+    [event] = events([head, b"hi"], prompts=True)
+    assert isinstance(event, Request)
+
+
 def test_nothing_is_kept_of_a_body() -> None:
     requests = Requests(Limits())
     requests.receive(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\n")

@@ -1,7 +1,8 @@
 """Raw requests and what has to come of them: the conformance list of the HTTP data plane.
 
-How to read a row: what it is; the bytes; the section that decides; the statuses of the answers, in order; whether the
-connection stays. In the bytes, `|` is CRLF and `§` is a path that answers 200 to every method.
+How to read a row: what it is; the bytes; the section that decides; the statuses of the answers, in order and 100
+included; whether the connection stays. In the bytes, `|` is CRLF, `§` is a path that answers 200 to every method, and
+`¶` waits until the server has seen what comes before.
 
 The list is run against nginx as well. Where nginx does otherwise, the row holds what nginx does and why we differ.
 """
@@ -27,7 +28,12 @@ class Case:
 
     @property
     def raw(self) -> bytes:
-        return self.text.replace("|", "\r\n").replace("§", PATH).encode("latin-1")
+        return b"".join(self.pieces)
+
+    @property
+    def pieces(self) -> list[bytes]:
+        """The bytes as they are sent, one after the other was seen."""
+        return [piece.replace("|", "\r\n").replace("§", PATH).encode("latin-1") for piece in self.text.split("¶")]
 
 
 def _rows() -> list[Case]:
@@ -303,6 +309,12 @@ def _rows() -> list[Case]:
     row("a body", "POST § HTTP/1.1|Host: a|Content-Length: 5||hello", "9112 6.2", 200, OPEN)
     row("a body of GET", "GET § HTTP/1.1|Host: a|Content-Length: 5||hello", "9110 9.3.1", 200, OPEN)
     row("a body of HEAD", "HEAD § HTTP/1.1|Host: a|Content-Length: 5||hello", "9110 9.3.2", 200, OPEN)
+    row("a POST without a length has no body", "POST § HTTP/1.1|Host: a|Content-Type: text/plain||", "9112 6.3", 200,
+        OPEN)
+    row("a POST without a length in HTTP/1.0 has no body", "POST § HTTP/1.0|Content-Type: text/plain||", "9112 6.3",
+        200, CLOSED)
+    row("what follows a POST without a length is a request", "POST § HTTP/1.1|Host: a||GET § HTTP/1.1|Host: a||",
+        "9112 6.3", (200, 200), OPEN)
     row("an empty body", "POST § HTTP/1.1|Host: a|Content-Length: 0||", "9112 6.2", 200, OPEN)
     row("a length with leading zeros", "POST § HTTP/1.1|Host: a|Content-Length: 0005||hello", "9110 8.6", 200, OPEN)
     row("a body in HTTP/1.0", "POST § HTTP/1.0|Content-Length: 5||hello", "9112 6.2", 200, CLOSED)
@@ -441,13 +453,25 @@ def _rows() -> list[Case]:
         (200, OPEN), "nginx reads framing without end, which costs the peer less than the server")
 
     # --- Expect ---
-    row("100-continue with its body", "POST § HTTP/1.1|Host: a|Expect: 100-continue|Content-Length: 2||hi",
-        "9110 10.1.1", 200, OPEN)
-    row("100-continue in capitals", "POST § HTTP/1.1|Host: a|Expect: 100-CONTINUE|Content-Length: 2||hi", "9110 10.1.1",
+    expects = "POST § HTTP/1.1|Host: a|Expect: 100-continue|Content-Length: 2||"
+    row("100-continue that waits for its body", expects + "¶hi", "9110 10.1.1", (100, 200), OPEN)
+    row("100-continue with its body", expects + "hi", "9110 10.1.1", 200, OPEN, ((100, 200), OPEN),
+        "nginx prompts for what is there already; the section allows to leave it out")
+    row("100-continue in capitals", expects.replace("100-continue", "100-CONTINUE") + "¶hi", "9110 10.1.1", (100, 200),
+        OPEN)
+    row("100-continue before chunks", chunked.replace("||", "|Expect: 100-continue||") + "¶2|hi|0||", "9110 10.1.1",
+        (100, 200), OPEN)
+    row("100-continue before an empty body", expects.replace("2||", "0||"), "9110 10.1.1", 200, OPEN,
+        ((100, 200), OPEN), "nginx prompts for nothing; there is no body to wait with")
+    row("100-continue without a body", "GET § HTTP/1.1|Host: a|Expect: 100-continue||", "9110 10.1.1", 200, OPEN,
+        ((100, 200), OPEN), "nginx prompts for nothing; there is no body to wait with")
+    row("100-continue in a pipeline", "GET § HTTP/1.1|Host: a||" + expects + "¶hi", "9110 10.1.1", (200, 100, 200),
+        OPEN)
+    row("100-continue of HTTP/1.0", "POST § HTTP/1.0|Host: a|Expect: 100-continue|Content-Length: 2||¶hi",
+        "9110 10.1.1", 200, CLOSED)
+    row("100-continue of HTTP/1.0 that keeps the connection",
+        "POST § HTTP/1.0|Host: a|Connection: keep-alive|Expect: 100-continue|Content-Length: 2||¶hi", "9110 10.1.1",
         200, OPEN)
-    row("100-continue without a body", "GET § HTTP/1.1|Host: a|Expect: 100-continue||", "9110 10.1.1", 200, OPEN)
-    row("100-continue of HTTP/1.0", "POST § HTTP/1.0|Host: a|Expect: 100-continue|Content-Length: 2||hi", "9110 10.1.1",
-        200, CLOSED)
     row("100-continue before a body too large", "POST § HTTP/1.1|Host: a|Expect: 100-continue|Content-Length: 65537||",
         "9110 10.1.1", 413, CLOSED)
     row("another expectation", "GET § HTTP/1.1|Host: a|Expect: 200-ok||", "9110 10.1.1", 417, CLOSED, (200, OPEN),
