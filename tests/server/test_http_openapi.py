@@ -12,15 +12,15 @@ from server.live import LiveNode
 OPTIONS = [
     "--checks=all",
     "--exclude-checks=use_after_free",
-    "--max-examples=10",
+    "--max-examples=50",
     "--generation-deterministic",
     "--request-timeout=60",
     "--no-color",
     "--suppress-health-check=all",
 ]
 """Its health checks judge how fast it makes up data, which says nothing about the node on a busy machine. Leaf's route
-answers DELETE like GET, so that nothing is deleted and nothing used after it. The same requests are made up each time:
-what a pattern can't say (not each number of 19 digits is an id) would otherwise fail now and then."""
+answers DELETE like GET, so that nothing is deleted and nothing used after it. The same requests are made up each time,
+so that a failure is one of the change under test."""
 
 CONTRACT = Path(__file__).parents[2] / "api" / "http" / "openapi.yaml"
 
@@ -39,4 +39,4 @@ def test_schemathesis_finds_nothing(node: LiveNode, tmp_path: Path) -> None:
     assert run.returncode == 0, run.stdout + run.stderr
     passed = re.search(r"(\d+) generated, (\d+) passed", run.stdout)
     assert passed is not None
-    assert int(passed[1]) == int(passed[2]) > 300
+    assert int(passed[1]) == int(passed[2]) > 1000
