@@ -144,7 +144,7 @@ async def look(store: Repairable, remembered: Mapping[str, list[Mark]] | None = 
         findings.behind += [
             Behind(name, stands.get(name), highest[name]) for name in known if highest[name] > stands.get(name, -1)
         ]
-    findings.fences_behind = _fences_behind(owners, marks)
+    findings.fences_behind = _fences_behind(owners, marks, findings.spaces)
     after = ""
     while tags := await store.list_tags(after=after, most=MAX_READ):
         after = tags[-1].name
@@ -182,7 +182,9 @@ def plan_repair(
     moved_whole = findings.place.other_machine and not findings.set_back and not margin
     if findings.has_marks and not moved_whole:
         for space in findings.spaces:
-            floors[space.name] = now_ms + round((windows.get(space.name, longest_window) + max_forward) * 1000)
+            # Somebody may hold a longer window than this configuration has: the store knows of each claim.
+            window = max(windows.get(space.name, longest_window), space.longest * space.unit_ms / 1000)
+            floors[space.name] = now_ms + round((window + max_forward) * 1000)
     used_up = tuple(
         tag.name for tag in findings.limited if max(tag.max_id, numbers.get(tag.name, 0)) + margin >= tag.limit
     )
@@ -257,14 +259,18 @@ def _merged(*several: Mapping[str, list[Mark]]) -> dict[str, list[Mark]]:
     return merged
 
 
-def _fences_behind(owners: list[SeenOwner], marks: Mapping[str, list[Mark]]) -> list[Mark]:
+def _fences_behind(
+    owners: list[SeenOwner], marks: Mapping[str, list[Mark]], spaces: Iterable[RegisteredSpace]
+) -> list[Mark]:
     fences = {(owner.space, owner.worker): owner.fence for owner in owners}
+    unused = {space.name: space.fence for space in spaces}
     # Among more worker ids than were read, one that is missing says nothing.
-    missing = 0 if len(owners) < OWNERS_READ else MAX_NUMBER
+    every = len(owners) < OWNERS_READ
     return [
         mark
         for mark in chain.from_iterable(marks.values())
-        if mark.kind == "worker" and mark.value > fences.get((mark.name, mark.worker), missing)
+        if mark.kind == "worker"
+        and mark.value > fences.get((mark.name, mark.worker), unused.get(mark.name, 0) if every else MAX_NUMBER)
     ]
 
 

@@ -161,6 +161,9 @@ class FarStore:
     async def halt(self, reason: str) -> None:
         await self._wire.call("halt", lambda: self._store.halt(reason), idempotent=True)
 
+    async def check_halt(self) -> int:
+        return await self._read("check_halt", self._store.check_halt)
+
     async def write_marks(self, node: str, marks: Iterable[Mark]) -> None:
         listed = list(marks)
         await self._wire.call("write_marks", lambda: self._store.write_marks(node, listed), idempotent=True)
@@ -213,6 +216,10 @@ class FarStore:
 
     async def last_seen(self) -> int | None:
         return await self._read("last_seen", self._store.last_seen)
+
+    async def read_fences(self, space: str, workers: Iterable[int]) -> dict[int, int] | None:
+        listed = list(workers)
+        return await self._read("read_fences", lambda: self._store.read_fences(space, listed))
 
     async def find_window(self, space: str, nonce: str) -> Window | None:
         return await self._read("find_window", lambda: self._store.find_window(space, nonce))

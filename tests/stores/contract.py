@@ -547,6 +547,41 @@ class HaltContract:
         again = await store.claim(a_claim(TWO, ended.end, workers=range(ended.worker, ended.worker + 1)))
         assert again.fence == 1 + FENCES_SKIPPED + 1
 
+    async def test_r6_a_first_claim_that_the_store_forgot_is_ended_too(self, backend: Backend) -> None:
+        store = await backend.node()
+        await store.open_space(TWO)
+        lost = await claimed(store, TWO, 100)
+        backend.forget_worker("two", lost.worker)
+        assert await store.read_fences("two", [lost.worker]) == {lost.worker: 0}
+        await store.end_windows("two")
+        assert await store.read_fences("two", [lost.worker, 5]) == {lost.worker: FENCES_SKIPPED, 5: FENCES_SKIPPED}
+        again = await store.claim(a_claim(TWO, 100, workers=range(lost.worker, lost.worker + 1)))
+        assert again.fence == FENCES_SKIPPED + 1
+        await store.raise_fences([Mark("worker", "two", 3, 1 - lost.worker)])
+        assert await store.read_fences("two", [0, 1]) == {
+            lost.worker: FENCES_SKIPPED + 1,
+            1 - lost.worker: FENCES_SKIPPED,
+        }
+        assert await store.read_fences("nobody", [0]) is None
+        assert [space.fence for space in await store.read_spaces()] == [0, FENCES_SKIPPED]
+
+    async def test_w6_the_longest_window_of_a_space_is_remembered(self, backend: Backend) -> None:
+        store = await backend.node()
+        await store.open_space(FOUR)
+        for length in (100, 700, 50):
+            await store.claim(a_claim(FOUR, 1000, length))
+        assert [space.longest for space in await store.read_spaces()] == [0, 700]
+
+    async def test_r6_a_halt_is_told_and_so_is_how_many_were_ended(self, backend: Backend) -> None:
+        store = await backend.node()
+        assert await store.check_halt() == 0
+        await store.halt("a mark lies above it")
+        with pytest.raises(StoreWentBackwards, match="a mark lies above it") as caught:
+            await store.check_halt()
+        assert caught.value.whole_store
+        await store.lift_halt()
+        assert await store.check_halt() == 1
+
     async def test_the_spaces_are_told_with_their_layouts(self, backend: Backend) -> None:
         store = await backend.node()
         await store.open_space(HUGE)

@@ -67,18 +67,23 @@ async def test_an_empty_database_asks_for_goloves_migrate(empty: Sql) -> None:
 
 
 async def test_the_tables_of_a_newer_goloves_are_refused(database: Sql) -> None:
-    database.sql("UPDATE goloves_version SET version_num = '0999'")
-    await refused(database, r"0999.*newer Goloves.*upgrade")
+    database.sql("UPDATE goloves_revision SET version_num = '0999'")
+    database.sql("UPDATE goloves_version SET version_num = '0998'")
+    await refused(database, r"0999.*newer Goloves.*0998.*upgrade")
 
 
 async def test_the_tables_of_an_older_goloves_ask_for_goloves_migrate(database: Sql) -> None:
-    database.sql("UPDATE goloves_version SET version_num = '0000'")
+    database.sql("UPDATE goloves_revision SET version_num = '0000'")
     await refused(database, r"0000.*goloves migrate")
 
 
 async def test_a_migration_that_broke_off_is_told(database: Sql) -> None:
+    database.sql("DELETE FROM goloves_revision")
+    await refused(database, "did not come to its end.*goloves migrate")
+    await database.make().migrate()
     database.sql("DELETE FROM goloves_version")
     await refused(database, "did not come to its end.*goloves migrate")
+    await database.make().migrate()
     database.sql("DROP TABLE goloves_version")
     await refused(database, "did not come to its end.*goloves migrate")
     store = make_store(database.url, PATIENT)

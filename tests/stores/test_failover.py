@@ -5,14 +5,16 @@ import shutil
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from databases import MariaDb, PostgreSql, Server
 from goloves.errors import NoWorkerFree, StoreUnavailable, StoreWentBackwards
 from goloves.stores import make_store
-from goloves.stores.base import NewTag
+from goloves.stores.base import Claim, NewTag
 from goloves.stores.failover import Policy, Skip
 from goloves.stores.sql import Options, SqlStore
 from stores.backends import Served
@@ -99,6 +101,50 @@ async def test_r7_skip_goes_on_above_a_gap_once_in_every_tag_and_space(served: S
     floor = caught.value.lowest_floor
     assert now + 50_000 < floor < now + 120_000
     assert (await store.claim(a_claim(LEAF, floor))).start == floor
+    await store.close()
+
+
+async def test_r7_a_skip_rests_for_the_longest_window_that_was_claimed_by_anybody(served: Served) -> None:
+    store = watching(served, "skip")
+    await store.open()
+    await store.open_space(LEAF)
+    now = LEAF.layout.units(time.time_ns() // 1_000_000)
+    lost = await store.claim(a_claim(LEAF, now, 500_000))
+    become_another(served)
+    served.forget_worker("default", lost.worker)
+    store._database._cut_idle()
+    with pytest.raises(NoWorkerFree) as caught:
+        await store.claim(a_claim(LEAF, now))
+    floor = caught.value.lowest_floor
+    assert lost.end + SKIP.forward_ms <= floor < now + 600_000
+    # Its fence is above the forgotten one, or its owner's mark would halt the store at the next claim.
+    again = await store.claim(a_claim(LEAF, floor, workers=range(lost.worker, lost.worker + 1)))
+    assert again.fence > lost.fence
+    await store.close()
+
+
+async def test_r6_a_claim_that_waits_while_the_store_is_halted_is_not_granted(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = watching(served)
+    await store.open()
+    await store.open_space(LEAF)
+    whole = store._choose_and_lock
+
+    def halted_meanwhile(connection: Connection, claim: Claim) -> Any:
+        chosen = whole(connection, claim)
+        served.sql("UPDATE goloves_meta SET halt = 'while it waited for this lock'")
+        return chosen
+
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "_choose_and_lock", halted_meanwhile)
+            with pytest.raises(StoreWentBackwards, match="while it waited"):
+                await store.claim(a_claim(LEAF, 1000, workers=range(1)))
+        await store.lift_halt()
+        await store.claim(a_claim(LEAF, 1000, workers=range(1)))
+        served.set_worker("default", 0, floor=0)
+    assert served.sql("SELECT fence FROM goloves_worker") == "2"
     await store.close()
 
 

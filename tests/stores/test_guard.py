@@ -2,6 +2,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -250,9 +251,99 @@ async def test_r5_a_fence_that_is_not_above_the_mark_halts_the_whole_store() -> 
     backup = each.data.snapshot()
     await each.claimed()
     each.data.restore(backup)
-    with pytest.raises(StoreWentBackwards, match="fence 1 of worker 0 in the space 'default' is not above 1"):
+    with pytest.raises(StoreWentBackwards, match="worker 0 of the space 'default' has fence 0, below 1"):
         await each.claimed(now=5000)
     assert each.data.halt
+
+
+async def test_r5_any_fence_that_is_behind_halts_a_claim_and_not_only_that_of_the_worker_id_claimed() -> None:
+    each = await watched()
+    backup = each.data.snapshot()
+    await each.claimed(worker=0)
+    each.data.restore(backup)
+    with pytest.raises(StoreWentBackwards, match="worker 0 of the space 'default' has fence 0, below 1"):
+        await each.claimed(worker=1)
+    assert each.data.halt
+    assert 1 not in each.data.workers.get("default", {})
+
+
+async def test_r5_all_fences_are_compared_when_the_store_is_opened() -> None:
+    each = await watched()
+    for worker in range(2):
+        await each.claimed(worker)
+    for worker in range(2, 1500):
+        each.marks.rise(STORE, Mark("worker", "default", 1, worker))
+        each.data.workers["default"][worker] = replace(each.data.workers["default"][0])
+    again = WorkerGuard(each.store, each.marks, "node 1")
+    await again.open()
+    assert not each.data.halt
+    each.data.workers["default"][1499].fence = 0
+    await again.open()
+    assert "worker 1499 of the space 'default' has fence 0, below 1" in each.data.halt
+    with pytest.raises(StoreWentBackwards):
+        await each.claimed()
+
+
+async def test_r5_a_claim_that_meets_the_mark_of_its_worker_id_only_in_the_answer_is_refused() -> None:
+    each = await watched()
+    backup = each.data.snapshot()
+    await each.claimed()
+
+    async def set_back(space: str, workers: object) -> dict[int, int]:
+        each.data.restore(backup)  # after the marks were compared, and before the claim
+        return {0: 1}
+
+    each.store.read_fences = set_back  # type: ignore[method-assign]
+    with pytest.raises(StoreWentBackwards, match="fence 1 of worker 0 in the space 'default' is not above 1"):
+        await each.claimed(now=5000)
+
+
+async def test_r6_a_space_that_the_store_lost_is_not_registered_anew_by_a_node_that_had_windows_of_it() -> None:
+    each = await watched()
+    await each.claimed()
+    del each.data.spaces["default"], each.data.workers["default"]
+    with pytest.raises(StoreWentBackwards, match="no longer knows the space 'default'"):
+        await each.windows.open_space(SPACE)
+    assert "default" not in each.data.spaces
+    assert each.data.halt
+
+    each = await watched()
+    await each.claimed()
+    del each.data.spaces["default"], each.data.workers["default"]
+    await WorkerGuard(each.store, each.marks, "node 1").open()
+    assert "no longer knows the space" in each.data.halt
+
+
+async def test_r6_a_halt_is_noticed_by_a_node_that_only_reads() -> None:
+    each = await watched()
+    await each.segments.allocate("order", 10)
+    await each.store.halt("somebody else noticed")
+    with pytest.raises(StoreWentBackwards, match="somebody else noticed") as caught:
+        await each.segments.read_tags(["order"])
+    assert caught.value.whole_store
+    assert each.data.marks == {"node 1": {("tag", "order", -1): 11}}
+
+
+async def test_r6_a_node_that_slept_through_halt_and_repair_is_told_once_to_drop_what_it_holds() -> None:
+    each = await watched()
+    await each.segments.read_tags(["order"])
+    await each.store.halt("somebody else noticed")
+    await each.store.lift_halt()
+    with pytest.raises(StoreWentBackwards, match="what it holds is dropped") as caught:
+        await each.segments.read_tags(["order"])
+    assert caught.value.whole_store
+    assert await each.segments.read_tags(["order"])
+
+
+async def test_r6_a_node_that_met_the_halt_itself_is_not_told_again_after_the_repair() -> None:
+    each = await watched()
+    await each.segments.read_tags(["order"])
+    await each.store.halt("somebody else noticed")
+    with pytest.raises(StoreWentBackwards):
+        await each.claimed()
+    await each.store.lift_halt()
+    assert await each.segments.allocate("order", 10)
+    assert await each.segments.read_tags(["order"])
 
 
 async def test_r5_a_window_that_is_read_back_is_judged_too() -> None:
@@ -447,7 +538,7 @@ async def test_r6_a_halt_that_the_tags_owe_holds_for_claims_and_extensions_and_t
     each.store.halt_error = StoreUnavailable("connection refused")
     with pytest.raises(StoreWentBackwards):
         await each.claimed(worker=0)
-    with pytest.raises(StoreWentBackwards, match="fence 1 of worker 0"):
+    with pytest.raises(StoreWentBackwards, match="worker 0 of the space"):
         await each.segments.allocate("order", 10)
     assert each.data.leaf["order"].max_id == 1
 

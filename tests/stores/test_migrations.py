@@ -9,9 +9,11 @@ import pytest
 from sqlalchemy import Connection, inspect
 
 from goloves.core.layout import Layout
+from goloves.errors import StoreRefused
 from goloves.stores import schema
-from goloves.stores.base import Space
+from goloves.stores.base import NewTag, Space
 from stores.backends import Served, Sql, Sqlite
+from stores.contract import LEAF, a_claim
 
 VERSIONS = Path(schema.__file__).parent / "migrations" / "versions"
 
@@ -30,7 +32,7 @@ async def test_the_tables_are_what_the_queries_take_them_for(database: Sql) -> N
                 for column in inspector.get_columns(table)
             }
             for table in inspector.get_table_names()
-            if table != schema.VERSION_TABLE
+            if table not in (schema.REVISION_TABLE, schema.LEAST_TABLE)
         }
 
     made = await store._run(forms, write=False)  # type: ignore[union-attr]
@@ -44,6 +46,52 @@ async def test_the_tables_are_what_the_queries_take_them_for(database: Sql) -> N
 def test_the_code_works_with_the_newest_migration() -> None:
     revisions = sorted(path.name[1:5] for path in VERSIONS.glob("v*.py"))
     assert revisions[-1] == schema.VERSION
+
+
+def to_the_first_tables(database: Sql) -> None:
+    """Bring a store back to what the first version of Goloves made."""
+    database.sql("ALTER TABLE goloves_meta DROP COLUMN repairs")
+    for column in ("fence", "longest"):
+        database.sql(f"ALTER TABLE goloves_space DROP COLUMN {column}")
+    database.sql("DROP TABLE goloves_revision")
+
+
+async def test_the_tables_of_the_version_before_are_brought_up_and_still_let_its_nodes_start(database: Sql) -> None:
+    store = await database.node()
+    await store.allocate("default", 10)
+    identity = store.identity
+    await store.close()
+    to_the_first_tables(database)
+    with pytest.raises(StoreRefused, match=r"have version 0001, this Goloves needs 0002; run: goloves migrate"):
+        await database.make().open()
+    for expected in ("renewed", "nothing"):
+        assert await database.make().migrate() == expected
+    again = await database.node()
+    assert again.identity == identity
+    assert (await again.allocate("default", 1)).start == 11
+    # All that a node of the version before compares, and all that it writes where it registers a space.
+    assert database.sql("SELECT version_num FROM goloves_version") == "0001"
+    columns = "name, layout, fingerprint, epoch_ms, unit_ms, floor"
+    database.sql(f"INSERT INTO goloves_space ({columns}) SELECT 'two', layout, fingerprint, 0, 1, 0 FROM goloves_space")
+    assert [space.name for space in await again.read_spaces()] == ["default", "two"]
+
+
+async def test_a_later_version_that_only_adds_is_used_by_this_one_and_one_that_does_more_is_refused(
+    database: Sql,
+) -> None:
+    database.sql("ALTER TABLE goloves_worker ADD COLUMN mood INTEGER NOT NULL DEFAULT 5")
+    database.sql("ALTER TABLE goloves_tag ADD COLUMN mood INTEGER NOT NULL DEFAULT 5")
+    database.sql("CREATE TABLE goloves_more (id INTEGER PRIMARY KEY)")
+    database.sql("UPDATE goloves_revision SET version_num = '0003'")
+    store = await database.node()
+    await store.create_tag(NewTag("order"))
+    assert (await store.allocate("order", 5)).start == 1
+    await store.open_space(LEAF)
+    window = await store.claim(a_claim(LEAF, 1000))
+    assert (await store.extend(window, window.end + 5)).end == window.end + 5
+    database.sql("UPDATE goloves_version SET version_num = '0003'")
+    with pytest.raises(StoreRefused, match="made by a newer Goloves, and need one that knows 0003"):
+        await database.make().open()
 
 
 async def test_migrating_twice_changes_nothing(database: Sql) -> None:

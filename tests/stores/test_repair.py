@@ -272,3 +272,29 @@ async def test_r4_where_only_leafs_table_exists_its_numbers_are_raised(leaf: Bac
     assert tags == {"order": 10_900, "apple": 10_070, "Zebra": 15_000}
     assert plan(await look(store, remembered)).empty
     await leaf.close()
+
+
+async def test_w6_a_space_rests_for_the_longest_window_that_was_claimed_whatever_the_repair_is_configured_with() -> (
+    None
+):
+    backend = Memory()
+    store = await backend.node()
+    await store.open_space(SPACE)
+    await store.claim(a_claim(SPACE, 1000, 3_000_000))
+    await store.halt("a mark lies above it")
+    todo = plan(await look(store), windows={"default": 60.0})
+    assert todo.floors == {"default": NOW_MS + 3_010_000}
+    await backend.close()
+
+
+async def test_r6_a_first_claim_that_a_skip_ended_is_no_reason_for_a_repair() -> None:
+    backend = Memory()
+    store = await backend.node()
+    await store.open_space(SPACE)
+    lost = await store.claim(a_claim(SPACE, 1000))
+    backend.forget_worker("default", lost.worker)
+    remembered = {"a": [Mark("worker", "default", lost.fence, lost.worker)]}
+    assert (await look(store, remembered)).went_backwards
+    await store.end_windows("default")
+    assert not (await look(store, remembered)).went_backwards
+    await backend.close()

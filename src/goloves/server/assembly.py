@@ -67,7 +67,11 @@ def options(config: Config, *, create: bool = False, repairing: bool = False) ->
         allow_lost_commits=stores.allow_lost_commits,
         create=create,
         failover=stores.failover,
-        skip=Skip(stores.failover_gap, round((longest + config.snowflake.max_forward) * 1000)),
+        skip=Skip(
+            stores.failover_gap,
+            round((longest + config.snowflake.max_forward) * 1000),
+            round(config.snowflake.max_forward * 1000),
+        ),
         repairing=repairing,
     )
 

@@ -136,6 +136,10 @@ class RegisteredSpace:
     unit_ms: int
     floor: int
     """First unit at which a window can begin, for all worker ids."""
+    fence: int = 0
+    """Fence of the worker ids that were never used, or that the store forgot before a repair or a skip."""
+    longest: int = 0
+    """Units that the longest window was long that anybody claimed: windows may be under way that long (W6)."""
 
     def units(self, unix_ms: int) -> int:
         """Give the unit in which `unix_ms` lies, rounded up; 0 before the epoch."""
@@ -197,6 +201,12 @@ class Store(Protocol):
         the node's own.
         """
 
+    async def check_halt(self) -> int:
+        """Give how many halts of the whole store repairs have ended; raises StoreWentBackwards if it is halted (R6).
+
+        0 where only Leaf's table exists.
+        """
+
     async def write_marks(self, node: str, marks: Iterable[Mark]) -> None:
         """Write at most 1,000 marks that a node holds, after a halt, for `goloves repair`; none is ever lowered.
 
@@ -253,8 +263,9 @@ class RepairStore(Store, Protocol):
     async def end_windows(self, space: str) -> None:
         """End every window of a space, by raising each fence that the store knows by `FENCES_SKIPPED`.
 
-        Fences that nodes saw and the store forgot are then below, as far as nobody claimed more often. The floors stay;
-        raise the space's floor before. Each call raises once more.
+        So does the fence of worker ids that it does not know, or not any more. Fences that nodes saw and the store
+        forgot are then below, as far as nobody claimed more often. The floors stay; raise the space's floor before.
+        Each call raises once more.
         """
 
     async def lift_halt(self) -> None:
@@ -373,6 +384,9 @@ class WorkerStore(Store, Protocol):
 
         None if there was none, or where the store has no clock of its own.
         """
+
+    async def read_fences(self, space: str, workers: Iterable[int]) -> dict[int, int] | None:
+        """Read the fences of at most 1,000 worker ids of a space, used or not; None if there is no such space."""
 
     async def find_window(self, space: str, nonce: str) -> Window | None:
         """Read back the window claimed under this nonce; None if there is none, or it was released unused (W4)."""

@@ -75,10 +75,7 @@ class State:
 def state(connection: Connection) -> State:
     """Look which tables exist; refuses nothing."""
     tables = set(inspect(connection).get_table_names())
-    version = None
-    if schema.VERSION_TABLE in tables:
-        version = connection.execute(text(f"SELECT version_num FROM {schema.VERSION_TABLE}")).scalar()
-    return State(schema.leaf.name in tables, version)
+    return State(schema.leaf.name in tables, _revision(connection, tables))
 
 
 def migrated(before: State, after: State) -> Migrated:
@@ -95,14 +92,14 @@ def look(connection: Connection, dialect: Dialect) -> Facts:
     _check_writable(connection, dialect)
     inspector = inspect(connection)
     tables = set(inspector.get_table_names())
-    has_leaf, has_version = schema.leaf.name in tables, schema.VERSION_TABLE in tables
+    has_leaf, has_version = schema.leaf.name in tables, schema.LEAST_TABLE in tables
     if not has_leaf and not has_version and schema.meta.name not in tables:
         return Facts(migrated=False, empty=True)
     where = dialect.url.address
     if not has_version and schema.meta.name in tables:
         raise StoreRefused(f"a migration of {where} did not come to its end; run: goloves migrate")
     if has_version:
-        _check_version(connection, where)
+        _check_version(connection, tables, where)
     if not has_leaf:
         raise StoreRefused(f"{where} lacks the table leaf_alloc; restore it from a backup, then run: goloves repair")
     binary = _check_leaf(inspector, dialect)
@@ -142,18 +139,33 @@ def _check_writable(connection: Connection, dialect: Dialect) -> None:
         raise StoreRefused(f"{where} is read-only, as replicas are; name the primary in the store URL")
 
 
-def _check_version(connection: Connection, where: str) -> None:
-    found = connection.execute(text(f"SELECT version_num FROM {schema.VERSION_TABLE}")).scalar()
-    if found is None:
+FIRST = "0001"
+"""The revision of a store that has no table of revisions yet."""
+
+
+def _revision(connection: Connection, tables: set[str]) -> str | None:
+    """Read the revision of the tables; None if there are none, or if a migration broke off."""
+    if schema.REVISION_TABLE in tables:
+        found: str | None = connection.execute(text(f"SELECT version_num FROM {schema.REVISION_TABLE}")).scalar()
+        return found
+    return FIRST if schema.LEAST_TABLE in tables else None
+
+
+def _check_version(connection: Connection, tables: set[str], where: str) -> None:
+    """Refuse tables that are older than this code, and those that are newer and say that it can't use them."""
+    least = connection.execute(text(f"SELECT version_num FROM {schema.LEAST_TABLE}")).scalar()
+    found = _revision(connection, tables)
+    if found is None or least is None:
         raise StoreRefused(f"a migration of {where} did not come to its end; run: goloves migrate")
+    if least > schema.VERSION:
+        raise StoreRefused(
+            f"the tables of {where} have version {found}, made by a newer Goloves, and need one that knows {least};"
+            f" this one knows {schema.VERSION}: upgrade it"
+        )
     if found < schema.VERSION:
         raise StoreRefused(
             f"the tables of {where} have version {found}, this Goloves needs {schema.VERSION}; run: goloves migrate"
-        )
-    if found > schema.VERSION:
-        raise StoreRefused(
-            f"the tables of {where} have version {found}, made by a newer Goloves; this one knows {schema.VERSION}:"
-            " upgrade it"
+            " (nodes of the version before may go on meanwhile)"
         )
 
 

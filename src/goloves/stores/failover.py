@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import structlog
-from sqlalchemy import Connection, Update, select, update
+from sqlalchemy import BigInteger, Connection, literal, select, update
 from sqlalchemy.exc import DBAPIError
 
 from goloves.stores import schema
@@ -34,6 +34,8 @@ class Skip:
     """Numbers that each tag leaves out: the largest step that a refill takes by itself."""
     time_ms: int = 1_200_000
     """Time that each space leaves out from the present on: two of the longest usual windows, 10 minutes each."""
+    forward_ms: int = 10_000
+    """How far a node's clock may be ahead. A space of which longer windows were claimed leaves out one and this."""
 
 
 class Failover:
@@ -110,9 +112,10 @@ class Failover:
         return difference
 
     def _skip_time(self, connection: Connection) -> None:
-        table = schema.space
-        until = self._dialect.clock_ms() + self._skip.time_ms
-        floor = (until - table.c.epoch_ms) // table.c.unit_ms
+        table, skip = schema.space, self._skip
+        present = (self._dialect.clock_ms() - table.c.epoch_ms) // table.c.unit_ms
+        usual, longest = (literal(ms, BigInteger) // table.c.unit_ms + 1 for ms in (skip.time_ms, skip.forward_ms))
+        floor = present + self._dialect.greatest(usual, table.c.longest + longest)
         connection.execute(update(table).values(floor=self._dialect.greatest(table.c.floor, floor)))
         end_windows(connection)
 
@@ -142,7 +145,12 @@ class Failover:
 
 
 def end_windows(connection: Connection, space: str | None = None) -> None:
-    """End every window, of one space or of all, by fences above whatever was claimed and forgotten since."""
-    table = schema.worker
-    statement: Update = update(table).values(fence=table.c.fence + FENCES_SKIPPED, nonce="")
-    connection.execute(statement if space is None else statement.where(table.c.space == space))
+    """End every window, of one space or of all, by fences above whatever was claimed and forgotten since.
+
+    Worker ids whose rows are missing count too: their first claim may be what was forgotten.
+    """
+    worker, spaces = schema.worker, schema.space
+    windows = update(worker).values(fence=worker.c.fence + FENCES_SKIPPED, nonce="")
+    unused = update(spaces).values(fence=spaces.c.fence + FENCES_SKIPPED)
+    connection.execute(windows if space is None else windows.where(worker.c.space == space))
+    connection.execute(unused if space is None else unused.where(spaces.c.name == space))

@@ -4,8 +4,9 @@ Rules (SAFETY R5, R6):
 1. A grant is compared with the mark that was held before its request was sent: two answers may cross.
 2. A mark rises with each grant, and with each reading of a tag. A tag in use that is gone has left a tombstone, at or
    above its mark, or the store was set back.
-3. All marks of tags are compared when the store is opened, so that one that was set back while this node was away is
-   noticed before anything is granted here. A store that lost a space of which there are marks was set back, too.
+3. All marks are compared when the store is opened, so that one that was set back while this node was away is noticed
+   before anything is granted here; those of a space at each claim as well. A store that lost a space of which there are
+   marks was set back, too.
 4. A mark of the node above the store's halts the whole store, for every tag and window of it moved back. A halt that
    could not be written because the store was away is written before anything else is granted here, be it asked for by
    this guard or by that of the other kind of grants.
@@ -14,6 +15,7 @@ Rules (SAFETY R5, R6):
 """
 
 import asyncio
+import contextlib
 from collections.abc import Iterable, Mapping
 from typing import Generic, TypeVar
 
@@ -70,6 +72,10 @@ class _Guard(Generic[Watched]):
         """Close the store."""
         await self._store.close()
 
+    async def check_halt(self) -> int:
+        """As the store's."""
+        return await self._store.check_halt()
+
     async def clock(self) -> int | None:
         """As the store's."""
         return await self._store.clock()
@@ -89,6 +95,7 @@ class _Guard(Generic[Watched]):
             log.critical("the store went backwards", reason=reason)
         standing.halt = reason
         standing.reported_at = float("-inf")
+        standing.repairs = None
         if not self._store.has_marks:
             return StoreWentBackwards(
                 f"the store went backwards: {reason}. Only Leaf's table exists, so this node halts by itself until it"
@@ -116,6 +123,8 @@ class _Guard(Generic[Watched]):
     async def _report(self, error: StoreWentBackwards) -> None:
         """Write this node's marks into a store that is halted as a whole, for the repair; now and then anew."""
         standing, now = self._standing, asyncio.get_running_loop().time()
+        if error.whole_store:
+            standing.repairs = None
         if not error.whole_store or not self._store.has_marks or now - standing.reported_at < REPORT_EVERY:
             return
         marks = self._marks.all(self._store.identity)
@@ -137,6 +146,8 @@ class SegmentGuard(_Guard[SegmentStore]):
     async def open(self) -> None:
         """Open the store, and compare all marks of its tags; one that went backwards is open, and halted."""
         await super().open()
+        with contextlib.suppress(StoreWentBackwards):
+            self._standing.repairs = await self._store.check_halt()
         identity = self._store.identity
         marks = {mark.name: mark.value for mark in self._marks.all(identity) if mark.kind == "tag"}
         names = list(marks)
@@ -172,6 +183,7 @@ class SegmentGuard(_Guard[SegmentStore]):
         What the store granted counts, not `max_id` itself: a number that an operator lowered is the tag's own matter
         (R4).
         """
+        await self._check_repairs()
         identity = self._store.identity
         before = {name: self._marks.tag(identity, name) for name in names}
         found = await self._store.read_tags(before)
@@ -183,6 +195,24 @@ class SegmentGuard(_Guard[SegmentStore]):
                 self._marks.rise(identity, Mark("tag", name, granted))
         await self._check_gone({name: mark for name, mark in before.items() if name not in found})
         return found
+
+    async def _check_repairs(self) -> None:
+        """Notice a halt though nothing is asked for, and one that was ended while this node slept: its grants are old.
+
+        What it holds may have been granted once more before that halt.
+        """
+        standing = self._standing
+        try:
+            repairs = await self._store.check_halt()
+        except StoreWentBackwards as error:
+            await self._report(error)
+            raise
+        before, standing.repairs = standing.repairs, repairs
+        if before is not None and repairs > before:
+            raise StoreWentBackwards(
+                "the store was halted and repaired while this node did not look: what it holds is dropped; try again",
+                whole_store=True,
+            )
 
     async def _check_gone(self, before: Mapping[str, int]) -> None:
         """Halt if tags that the store does not list any more have not even left tombstones at their marks."""
@@ -233,17 +263,42 @@ def _known_below(tag: str, stands: int | None, mark: int) -> str:
     return f"the store granted numbers of the tag {tag!r} {known}, below {mark}"
 
 
+def _space_lost(space: str) -> str:
+    return f"the store no longer knows the space {space!r}, of which this node claimed worker ids"
+
+
 class WorkerGuard(_Guard[WorkerStore]):
     """A worker store, watched; see the module's rules."""
 
+    async def open(self) -> None:
+        """Open the store, and compare all marks of its worker ids; one that went backwards is open, and halted."""
+        await super().open()
+        identity = self._store.identity
+        for space in dict.fromkeys(mark.name for mark in self._marks.all(identity) if mark.kind == "worker"):
+            behind = await self._behind(space, self._marks.fences(identity, space))
+            if behind:
+                await self._halted(behind)
+                return
+
     async def open_space(self, space: Space) -> None:
-        """As the store's."""
+        """Register the space, unless it is one that the store has forgotten: made anew it would begin anew."""
+        await self._check_halt()
+        behind = await self._behind(space.name, self._marks.fences(self._store.identity, space.name))
+        if behind:
+            raise await self._halted(behind)
         await self._store.open_space(space)
 
     async def claim(self, claim: Claim) -> Window:
-        """Claim, and refuse a fence that is not above the mark of its worker id, and a space that was forgotten."""
+        """Claim, and refuse a fence that is not above the mark of its worker id.
+
+        The marks of all worker ids of the space are compared before: any of them that is behind shows that the store
+        went backwards, and the next claim may not meet it.
+        """
         await self._check_halt()
         before = self._marks.fences(self._store.identity, claim.space.name)
+        behind = await self._behind(claim.space.name, before)
+        if behind:
+            raise await self._halted(behind)
         try:
             window = await self._store.claim(claim)
         except StoreWentBackwards as error:
@@ -252,9 +307,7 @@ class WorkerGuard(_Guard[WorkerStore]):
         except UnknownSpace as error:
             if not before:
                 raise
-            raise await self._halted(
-                f"the store no longer knows the space {claim.space.name!r}, of which this node claimed worker ids"
-            ) from error
+            raise await self._halted(_space_lost(claim.space.name)) from error
         return await self._seen(window, before)
 
     async def count_windows(self, space: str, now: int, workers: range | None = None) -> int:
@@ -287,6 +340,24 @@ class WorkerGuard(_Guard[WorkerStore]):
     async def release(self, window: Window, floor: int) -> None:
         """As the store's."""
         await self._store.release(window, floor)
+
+    async def read_fences(self, space: str, workers: Iterable[int]) -> dict[int, int] | None:
+        """As the store's."""
+        return await self._store.read_fences(space, workers)
+
+    async def _behind(self, space: str, marks: Mapping[int, int]) -> str:
+        """Say which of these fences the store has not reached, or that it lost the space; empty if all is well."""
+        if not self._store.has_marks:
+            return ""  # no windows there, and no ids of them
+        workers = list(marks)
+        for at in range(0, len(workers), MAX_READ):
+            fences = await self._store.read_fences(space, workers[at : at + MAX_READ])
+            if fences is None:
+                return _space_lost(space)
+            for worker, fence in fences.items():
+                if fence < marks[worker]:
+                    return f"worker {worker} of the space {space!r} has fence {fence}, below {marks[worker]}"
+        return ""
 
     async def _seen(self, window: Window, before: dict[int, int]) -> Window:
         mark = before.get(window.worker, -1)

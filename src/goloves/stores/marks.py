@@ -64,6 +64,8 @@ class Standing:
     """Why nothing may be granted here: until that is written into the store, or for good where it has no place."""
     reported_at: float = float("-inf")
     """Loop time at which this node's marks were written into the store for a repair."""
+    repairs: int | None = None
+    """How many halts of the store were ended, when this node looked last; None after one that it met itself."""
 
 
 class Marks:

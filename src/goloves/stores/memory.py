@@ -57,6 +57,8 @@ class SpaceRow:
     layout: Layout
     floor: int = 0
     static: bool = False
+    fence: int = 0
+    longest: int = 0
 
 
 @dataclass
@@ -79,6 +81,7 @@ class MemoryData:
     only_leaf: bool = False
     """Only Leaf's table exists: no marks, no tombstones, no windows (R4)."""
     halt: str = ""
+    repairs: int = 0
     leaf: dict[str, LeafRow] = field(default_factory=dict)
     tags: dict[str, TagRow] = field(default_factory=dict)
     spaces: dict[str, SpaceRow] = field(default_factory=dict)
@@ -233,7 +236,9 @@ class MemoryStore:
             space.static = claim.space.static
         worker = self._choose(claim, rows)
         old = rows.get(worker)
-        window = rules.window(claim, worker, old.fence + 1 if old else 1, max(space.floor, old.floor if old else 0))
+        fence, floor = (old.fence, max(old.floor, space.floor)) if old else (space.fence, space.floor)
+        window = rules.window(claim, worker, fence + 1, floor)
+        space.longest = max(space.longest, claim.length)
         rows[worker] = WorkerRow(window.fence, window.start, window.end, claim.nonce, claim.owner, self._now())
         return window
 
@@ -246,6 +251,14 @@ class MemoryStore:
         self._check_open()
         seen = [row.seen for rows in self.data.workers.values() for row in rows.values()]
         return round(max(seen).timestamp() * 1000) if seen and self._clock else None
+
+    async def read_fences(self, space: str, workers: Iterable[int]) -> dict[int, int] | None:
+        self._check_open()
+        listed = rules.at_most(workers, "worker ids")
+        if space not in self.data.spaces:
+            return None
+        rows, unused = self.data.workers.get(space, {}), self.data.spaces[space].fence
+        return {worker: rows[worker].fence if worker in rows else unused for worker in listed}
 
     async def find_window(self, space: str, nonce: str) -> Window | None:
         self._check_open()
@@ -288,6 +301,10 @@ class MemoryStore:
         self._check_open()
         return self.data.halt
 
+    async def check_halt(self) -> int:
+        self._check_granting()
+        return self.data.repairs
+
     async def write_marks(self, node: str, marks: Iterable[Mark]) -> None:
         self._check_open()
         self._check_migrated("writing marks")
@@ -320,6 +337,8 @@ class MemoryStore:
                 row.layout.epoch_ms,
                 row.layout.unit_ms,
                 row.floor,
+                row.fence,
+                row.longest,
             )
             for name, row in sorted(self.data.spaces.items())
         ]
@@ -389,7 +408,9 @@ class MemoryStore:
         self._check_migrated("a repair")
         for mark in rules.at_most(marks, "marks"):
             rows = self.data.workers.setdefault(mark.name, {})
-            row = rows.setdefault(mark.worker, WorkerRow(0, 0, 0, "", "", self._now()))
+            space = self.data.spaces.get(mark.name)
+            fence = space.fence if space else 0
+            row = rows.setdefault(mark.worker, WorkerRow(fence, 0, 0, "", "", self._now()))
             row.fence = max(row.fence, mark.value)
             row.nonce = ""
 
@@ -399,10 +420,13 @@ class MemoryStore:
         for row in self.data.workers.get(space, {}).values():
             row.fence += FENCES_SKIPPED
             row.nonce = ""
+        if space in self.data.spaces:
+            self.data.spaces[space].fence += FENCES_SKIPPED
 
     async def lift_halt(self) -> None:
         self._check_open()
         self.data.halt = ""
+        self.data.repairs += 1
 
     # --- inside ---
 

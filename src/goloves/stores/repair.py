@@ -48,6 +48,19 @@ class SqlRepair(SqlSegments):
             return ""
         return await self._run(self._store_halt, write=False)
 
+    async def check_halt(self) -> int:
+        if not self.has_marks:
+            if self._failover.own_halt:
+                raise rules.store_halted(self._failover.own_halt)
+            return 0
+        table = schema.meta
+        statement = select(table.c.halt, table.c.repairs).where(table.c.id == schema.META_ID)
+        row = await self._run(lambda connection: connection.execute(statement).one(), write=False)
+        if row.halt:
+            raise rules.store_halted(row.halt)
+        repairs: int = row.repairs
+        return repairs
+
     async def write_marks(self, node: str, marks: Iterable[Mark]) -> None:
         self._check_migrated("writing marks")
         listed = rules.at_most(marks, "marks")
@@ -170,7 +183,10 @@ class SqlRepair(SqlSegments):
     def _read_spaces(self, connection: Connection) -> list[RegisteredSpace]:
         rows = connection.execute(select(*schema.space.c).order_by(schema.space.c.name))
         return [
-            RegisteredSpace(row.name, row.layout, row.fingerprint, row.epoch_ms, row.unit_ms, row.floor) for row in rows
+            RegisteredSpace(
+                row.name, row.layout, row.fingerprint, row.epoch_ms, row.unit_ms, row.floor, row.fence, row.longest
+            )
+            for row in rows
         ]
 
     def _read_remembered(self, connection: Connection, names: list[str]) -> dict[str, int]:
@@ -211,14 +227,18 @@ class SqlRepair(SqlSegments):
         self._lock_spaces(connection, [space])
         failover.end_windows(connection, space)
 
-    def _lock_spaces(self, connection: Connection, names: Iterable[str]) -> None:
+    def _lock_spaces(self, connection: Connection, names: Iterable[str]) -> dict[str, int]:
+        """Lock spaces; gives the fences of their worker ids that have no row."""
+        table, fences = schema.space, {}
         for name in sorted(set(names)):
-            connection.execute(select(schema.space.c.name).where(schema.space.c.name == name).with_for_update())
+            fence = connection.execute(select(table.c.fence).where(table.c.name == name).with_for_update()).scalar()
+            fences[name] = fence or 0
+        return fences
 
     def _raise_fences(self, connection: Connection, marks: list[Mark]) -> None:
         """Raise fences, and take their nonces away: the windows under the old ones can't be extended any more."""
         table = schema.worker
-        self._lock_spaces(connection, (given.name for given in marks))
+        fences = self._lock_spaces(connection, (given.name for given in marks))
         for given in sorted(marks, key=lambda given: (given.name, given.worker)):
             same = [table.c.space == given.name, table.c.worker == given.worker]
             raised = self._dialect.greatest(table.c.fence, given.value)
@@ -227,7 +247,7 @@ class SqlRepair(SqlSegments):
                     insert(table).values(
                         space=given.name,
                         worker=given.worker,
-                        fence=given.value,
+                        fence=max(given.value, fences[given.name]),
                         start=0,
                         floor=0,
                         nonce="",

@@ -10,11 +10,15 @@ from sqlalchemy import BigInteger, Column, DateTime, Index, Integer, MetaData, S
 
 from goloves.core.names import MAX_NAME_BYTES
 
-VERSION = "0001"
+VERSION = "0002"
 """The revision that this version of Goloves works with: the newest in `migrations/versions`."""
 
-VERSION_TABLE = "goloves_version"
-"""Where alembic keeps the revision; column `version_num`."""
+REVISION_TABLE = "goloves_revision"
+"""Where alembic keeps the revision; column `version_num`. A store without it has revision 0001."""
+
+LEAST_TABLE = "goloves_version"
+"""Which revision a Goloves must know at least to use these tables; column `version_num`. A migration that only adds
+leaves it alone, so that nodes of the version before go on, and start, beside those of the new one."""
 
 META_ID = 1
 """`goloves_meta` has this one row."""
@@ -46,9 +50,11 @@ meta = Table(
     Column("skipped", BigInteger, nullable=False),
     Column("machine", String(64), nullable=False),
     Column("server", String(200), nullable=False),
+    Column("repairs", BigInteger, nullable=False),
 )
 """`skipped`: how many numbers each tag has to leave out in all, after failovers and repairs (R7). `machine`: the
-machine that an embedded store is bound to (R8). `server`: which server this is (R7). Empty: not known."""
+machine that an embedded store is bound to (R8). `server`: which server this is (R7). Empty: not known. `repairs`: how
+often a halt was lifted (R6)."""
 
 tag = Table(
     "goloves_tag",
@@ -82,8 +88,11 @@ space = Table(
     Column("epoch_ms", BigInteger, nullable=False),
     Column("unit_ms", Integer, nullable=False),
     Column("floor", BigInteger, nullable=False),
+    Column("fence", BigInteger, nullable=False),
+    Column("longest", BigInteger, nullable=False),
 )
-"""`layout` is for people; `fingerprint` is compared (W9). `floor` holds for all worker ids, in units."""
+"""`layout` is for people; `fingerprint` is compared (W9). `floor` holds for all worker ids, in units. `fence`: that of
+worker ids without a row (R6). `longest`: units of the longest window that was ever claimed (W6)."""
 
 worker = Table(
     "goloves_worker",

@@ -130,7 +130,7 @@ class SqlStore(SqlRepair, SqlWorkers, Session):
     async def lift_halt(self) -> None:
         """End the store's halt; see `base.Store.lift_halt`."""
         self._check_migrated("a repair")
-        values = {"halt": "", "machine": self._machine()}
+        values = {"halt": "", "machine": self._machine(), "repairs": schema.meta.c.repairs + 1}
         statement = update(schema.meta).where(schema.meta.c.id == schema.META_ID).values(values)
 
         def work(connection: Connection) -> None:

@@ -8,6 +8,7 @@ Rules:
 3. An extension locks nothing but its own row, and compares fence and nonce (W3). So does a release (W5).
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 from sqlalchemy import Connection, and_, func, insert, select, update
@@ -56,6 +57,11 @@ class SqlWorkers(Session):
         statement = select(func.max(schema.worker.c.seen_ms))
         return await self._run(lambda connection: connection.execute(statement).scalar(), write=False)
 
+    async def read_fences(self, space: str, workers: Iterable[int]) -> dict[int, int] | None:
+        self._check_migrated("Snowflake mode")
+        listed = rules.at_most(workers, "worker ids")
+        return await self._run(lambda connection: self._read_fences(connection, space, listed), write=False)
+
     async def find_window(self, space: str, nonce: str) -> Window | None:
         self._check_migrated("Snowflake mode")
         return await self._run(lambda connection: self._find(connection, space, nonce), write=False)
@@ -88,7 +94,8 @@ class SqlWorkers(Session):
             "epoch_ms": layout.epoch_ms,
             "unit_ms": layout.unit_ms,
         }
-        connection.execute(self._dialect.insert_missing(table).values(name=space.name, floor=0, **form))
+        empty = {"floor": 0, "fence": 0, "longest": 0}
+        connection.execute(self._dialect.insert_missing(table).values(name=space.name, **empty, **form))
         row = connection.execute(select(*table.c).where(table.c.name == space.name).with_for_update()).one()
         if row.fingerprint in (space.fingerprint, space.other_way().fingerprint):
             return  # static or pooled is settled by claims
@@ -99,16 +106,21 @@ class SqlWorkers(Session):
 
     def _claim(self, connection: Connection, claim: Claim) -> Window:
         space = self._lock_space(connection, claim.space.name)
-        if space.store_halt:
-            raise rules.store_halted(space.store_halt)
+        if halt := self._store_halt(connection):
+            raise rules.store_halted(halt)
         if space.fingerprint != claim.space.fingerprint:
             self._change_way(connection, claim, space)
         table = schema.worker
         old = self._choose_and_lock(connection, claim)
         if isinstance(old, int):
-            window = rules.window(claim, old, 1, space.floor)
+            window = rules.window(claim, old, space.fence + 1, space.floor)
         else:
             window = rules.window(claim, old.worker, old.fence + 1, max(old.floor, space.floor))
+        if halt := self._store_halt(connection):  # perhaps since we waited for the worker id's lock
+            raise rules.store_halted(halt)
+        if claim.length > space.longest:
+            longest = update(schema.space).where(schema.space.c.name == window.space).values(longest=claim.length)
+            connection.execute(longest)
         values = {
             "fence": window.fence,
             "start": window.start,
@@ -122,10 +134,12 @@ class SqlWorkers(Session):
             return window
         written = connection.execute(
             update(table)
-            .where(self._is_worker(window), table.c.fence == old.fence, table.c.floor == old.floor)
+            .where(self._is_worker(window), table.c.fence == old.fence, table.c.floor == old.floor, NOT_HALTED)
             .values(values)
         )
         if written.rowcount != 1:
+            if halt := self._store_halt(connection):
+                raise rules.store_halted(halt)
             raise StoreUnavailable(f"worker id {window.worker} of space {window.space!r} changed under its lock")
         return window
 
@@ -140,13 +154,19 @@ class SqlWorkers(Session):
 
     def _lock_space(self, connection: Connection, name: str) -> Any:
         table = schema.space
-        halt = select(schema.meta.c.halt).where(schema.meta.c.id == schema.META_ID).scalar_subquery()
-        row = connection.execute(
-            select(*table.c, halt.label("store_halt")).where(table.c.name == name).with_for_update()
-        ).one_or_none()
+        row = connection.execute(select(*table.c).where(table.c.name == name).with_for_update()).one_or_none()
         if row is None:
             raise rules.unknown_space(name)
         return row
+
+    def _read_fences(self, connection: Connection, space: str, workers: list[int]) -> dict[int, int] | None:
+        table = schema.worker
+        unused = connection.execute(select(schema.space.c.fence).where(schema.space.c.name == space)).scalar()
+        if unused is None:
+            return None
+        used = select(table.c.worker, table.c.fence).where(table.c.space == space, table.c.worker.in_(workers))
+        fences = {row.worker: row.fence for row in connection.execute(used)}
+        return {worker: fences.get(worker, unused) for worker in workers}
 
     def _find(self, connection: Connection, space: str, nonce: str) -> Window | None:
         table = schema.worker

@@ -7,7 +7,7 @@ from goloves.stores import schema
 context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=schema.metadata,
-    version_table=schema.VERSION_TABLE,
+    version_table=schema.REVISION_TABLE,
 )
 with context.begin_transaction():
     context.run_migrations()
