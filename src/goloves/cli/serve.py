@@ -213,7 +213,7 @@ async def _alone(config: Config, *, init: bool) -> None:
 
         greeting = asyncio.create_task(greet())
         try:
-            await run_node(assembled.node, stop, accepts)
+            await run_node(assembled.node, stop, config.server.notice, accepts)
         except asyncio.CancelledError:
             if not stop.is_set():
                 raise
@@ -265,23 +265,29 @@ def _listen(addresses: list[str], setting: str, stack: contextlib.ExitStack) -> 
 @config_option
 @click.option("--data-dir", metavar="DIR", help="Data directory of the service.  [default: ./data]")
 @click.option("--rolling", is_flag=True, help="Replace all nodes, one after another, while the others serve.")
-def reload_command(config_file: Path | None, data_dir: str | None, rolling: bool) -> None:
+@click.option("--upgrade", is_flag=True, help="Replace the whole service, supervisor and all, while it serves.")
+def reload_command(config_file: Path | None, data_dir: str | None, rolling: bool, upgrade: bool) -> None:
     """Let the running service read its configuration again.
 
     Certificates and [log] are in force at once; what else has changed is named. With --rolling every node is replaced
     by a new one, also of a new version that was installed meanwhile: no request fails and no connection is refused.
+    With --upgrade the running service starts its successor, by the command that it was started with itself, and ends
+    when that one serves.
     """
     import msgspec
 
     from goloves.supervisor.orders import Reply, Request, connect
 
+    if rolling and upgrade:
+        raise Failure("--upgrade takes new nodes as well; leave out --rolling", Exit.USAGE)
     config = configuration(config_file, {("server", "data_dir"): data_dir}).config
     connection = connect(Path(config.server.data_dir))
     if connection is None:
         message = f"no service runs on the data directory {config.server.data_dir}; name it: --config or --data-dir"
         raise Failure(message, Exit.UNAVAILABLE)
     with connection, connection.makefile("rb") as answers:
-        connection.sendall(msgspec.json.encode(Request("roll" if rolling else "reload")) + b"\n")
+        order = "roll" if rolling else "upgrade" if upgrade else "reload"
+        connection.sendall(msgspec.json.encode(Request(order)) + b"\n")
         for line in answers:
             reply = msgspec.json.decode(line, type=Reply)
             if reply.say:

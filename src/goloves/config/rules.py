@@ -40,6 +40,7 @@ class Bounds:
 
 BOUNDS = (
     Bounds(("server", "drain"), 0, 600, "s", "service managers kill what takes longer to stop"),
+    Bounds(("server", "notice"), 0, 60, "s", "whoever checks more rarely is not helped by this"),
     Bounds(("server", "unresponsive"), 2, 600, "s", "a busy machine keeps a node from its turn for moments"),
     Bounds(("stores", "timeout"), 0.05, 60, "s", "a call needs a round trip, and nobody waits for minutes"),
     Bounds(("stores", "pool"), 1, 1000, "", "a node needs a connection, and no database likes thousands"),

@@ -54,6 +54,10 @@ class ServerConfig(Section, frozen=True):
     """How long a stopping node waits for requests under way before it closes their connections. Too short: clients see
     connections cut at each restart; longer than the service manager's patience: the process is killed, and its worker
     id rests for a window."""
+    notice: float = 0.2
+    """How long a service that stops still takes new connections, while `/readyz` says 503 and every answer asks to
+    close; then connects are refused. A load balancer that checks by itself every second learns of the stop with 2; it
+    adds to the time of each stop. One that repeats a refused connect at another node, as most do, needs none of it."""
     unresponsive: float = 10.0
     """A node from which the supervisor heard nothing for this long is killed and replaced; its worker id rests for a
     window. Lower: nodes on a machine that is merely overloaded are killed; higher: connections to a node that hangs

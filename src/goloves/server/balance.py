@@ -8,6 +8,7 @@ busy keeps nobody waiting for longer than that.
 Rules:
 1. A place in the memory belongs to one process at a time; the supervisor gives it, and clears it when that one is gone.
 2. What stands there is a hint: a wrong number makes connections uneven, and nothing else.
+3. A node of a version that reads the memory otherwise (`LAYOUT`) leaves it alone.
 """
 
 import mmap
@@ -21,6 +22,10 @@ WIDTH = 8
 """Numbers of a place: 64 bytes, so that no two nodes write to one line of a processor's cache."""
 
 SIZE = PLACES * WIDTH * 8
+
+LAYOUT = 1
+"""Of the memory: a node may be of another version than the supervisor that made it. How many places there are is told
+by its size."""
 
 LEAVE = 0.002
 """Seconds for which a connection is left to nodes that have fewer: they wake within a tenth of that when idle."""
@@ -45,7 +50,7 @@ class Balance:
 
     def __init__(self, memory: int, place: int) -> None:
         """`memory`: from `make_memory`; it may be closed afterwards."""
-        self._map = mmap.mmap(memory, SIZE)
+        self._map = mmap.mmap(memory, os.fstat(memory).st_size)
         self._numbers = memoryview(self._map).cast("q")
         self._at = place * WIDTH
 
@@ -70,5 +75,5 @@ class Balance:
         """Whether a node with `count` connections is to take the next one: none that takes part has fewer."""
         numbers = self._numbers
         return not any(
-            numbers[at] and numbers[at + kind] < count for at in range(0, PLACES * WIDTH, WIDTH) if at != self._at
+            numbers[at] and numbers[at + kind] < count for at in range(0, len(numbers), WIDTH) if at != self._at
         )

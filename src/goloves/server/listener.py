@@ -8,6 +8,9 @@ Rules:
    on, new ones wait in the kernel and come when there is room. (libuv would accept and drop them.)
 3. Several nodes accept from one listener: one that has more connections than another leaves the next one to it for a
    moment (see `balance.py`).
+4. Handshakes of TLS count from the moment that they are accepted: against the limits, and as something to wait for.
+5. Whoever stops a whole service shuts its listeners (`shut`), which acts on every copy that a process holds: a connect
+   is refused then, which a client can safely repeat elsewhere, and never waits for nobody.
 """
 
 import asyncio
@@ -52,6 +55,9 @@ SHUTDOWN_TIMEOUT = 2.0
 
 _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
+_SHUT = errno.EINVAL
+"""Nothing comes from this listener any more: it was shut, by whichever process."""
+
 log = structlog.get_logger("goloves.listener")
 
 
@@ -93,6 +99,15 @@ def close_listener(listener: socket.socket) -> None:
     listener.close()
     if path:
         Path(path).unlink(missing_ok=True)
+
+
+def shut(listener: socket.socket) -> None:
+    """Refuse connects from now on, in all processes that hold the listener; what was not accepted yet is reset.
+
+    The address stays taken until the last of them has closed it.
+    """
+    with contextlib.suppress(OSError):  # another one was quicker
+        listener.shutdown(socket.SHUT_RDWR)
 
 
 def _listen_tcp(family: int, host: str, port: int, address: Address, setting: str) -> socket.socket:
@@ -192,6 +207,34 @@ def _why(error: OSError, address: Address, setting: str) -> str:
     return f"can't listen on {address}: {error.strerror or error}; see {setting}"
 
 
+class Handshakes:
+    """Connections that were accepted and have no protocol yet; of all listeners of one kind together."""
+
+    def __init__(self, has_room: Callable[[str, int, int], bool] = lambda *_: True) -> None:
+        """`has_room` judges a new one by its address, by how many wait from there, and by how many wait in all."""
+        self.open = 0
+        self._has_room = has_room
+        self._per_address: dict[str, int] = {}
+
+    def enter(self, address: str) -> bool:
+        """Count a new one; False if it is one too many, and was not counted. `address`: empty for a Unix socket."""
+        held = self._per_address.get(address, 0)
+        if not self._has_room(address, held, self.open):
+            return False
+        self.open += 1
+        if address:
+            self._per_address[address] = held + 1
+        return True
+
+    def leave(self, address: str) -> None:
+        """Take one out that has a protocol now, or is gone."""
+        self.open -= 1
+        if address:
+            self._per_address[address] -= 1
+            if not self._per_address[address]:
+                del self._per_address[address]
+
+
 class Acceptor:
     """Takes connections from one listener and gives each a protocol."""
 
@@ -201,19 +244,19 @@ class Acceptor:
         connect: Callable[[], asyncio.Protocol],
         paused: Callable[[], None],
         tls: Callable[[], ssl.SSLContext] | None = None,
-        is_due: Callable[[int], bool] | None = None,
+        is_due: Callable[[], bool] | None = None,
+        handshakes: Handshakes | None = None,
     ) -> None:
         """`connect` makes the protocol of a new connection; `paused` is called when no file descriptor is left.
 
-        `tls` gives the context of the next connection; it is another one after a renewal.
-
-        `is_due` says whether this node is to take the next connection or others are, given how many were taken that
-        have no protocol yet.
+        `tls` gives the context of the next connection; it is another one after a renewal. `is_due` says whether this
+        node is to take the next connection or others are. `handshakes` counts what was taken and has no protocol yet.
         """
         self._listener = listener
         self._connect = connect
         self._paused = paused
         self._is_due = is_due
+        self._handshakes = handshakes or Handshakes()
         self._tls = tls
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -235,9 +278,24 @@ class Acceptor:
             self._retry.cancel()
         self._loop.remove_reader(self._listener)
 
+    def drain(self) -> None:
+        """Accept what waits, whosever turn it is, then shut the listener: for the end of a whole service."""
+        # Between the last look and the end lie microseconds, in which a connect would be reset: no system call does
+        # both.
+        for _ in range(BACKLOG):
+            if not self._accept_one():
+                break
+        self.stop()
+        shut(self._listener)
+
+    def cut(self) -> None:
+        """Break off the handshakes that are under way."""
+        for task in self._tasks:
+            task.cancel()
+
     def _accept(self) -> None:
         for _ in range(ACCEPTED_AT_ONCE):
-            if self._is_due is not None and not self._is_due(len(self._tasks)):
+            if self._is_due is not None and not self._is_due():
                 self._loop.remove_reader(self._listener)
                 self._retry = self._loop.call_later(LEAVE, self._insist)
                 return
@@ -247,16 +305,21 @@ class Acceptor:
     def _accept_one(self) -> bool:
         """Accept a connection; False if there was none, or no room for it."""
         try:
-            accepted, _ = self._listener.accept()
-        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-            return False
+            accepted, peer = self._listener.accept()
         except OSError as error:
-            if error.errno not in _NO_ROOM:
-                raise
-            self._pause(error)
+            if error.errno in _NO_ROOM:
+                self._pause(error)
+            elif error.errno == _SHUT:
+                self.stop()
+            # Else there was none, or it is gone: Linux passes on what the network said of it (accept(2): EPROTO,
+            # EHOSTUNREACH, EPERM of a firewall and others).
             return False
+        address = str(peer[0]) if isinstance(peer, tuple) else ""
+        if not self._handshakes.enter(address):
+            accepted.close()
+            return True
         accepted.setblocking(False)
-        task = self._loop.create_task(self._take(accepted))
+        task = self._loop.create_task(self._take(accepted, address))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return True
@@ -267,7 +330,7 @@ class Acceptor:
             self._loop.add_reader(self._listener, self._accept)
             self._accept_one()
 
-    async def _take(self, accepted: socket.socket) -> None:
+    async def _take(self, accepted: socket.socket, address: str) -> None:
         try:
             if self._tls is None:
                 await self._loop.connect_accepted_socket(self._connect, accepted)
@@ -281,6 +344,10 @@ class Acceptor:
                 )
         except OSError:
             accepted.close()  # the client was gone before it was taken in, or its handshake failed
+        except asyncio.CancelledError:
+            accepted.close()
+        finally:
+            self._handshakes.leave(address)
 
     def _pause(self, error: OSError) -> None:
         self._loop.remove_reader(self._listener)

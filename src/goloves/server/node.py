@@ -3,8 +3,10 @@
 It binds nothing and prints nothing, so that a supervisor can start several and hand them their sockets.
 
 The stages of a stop, in order:
-1. *not ready*: no new connections are accepted, `/readyz` says 503, and gRPC's health says NOT_SERVING. Each answer
-   says `Connection: close`, each gRPC connection is sent GOAWAY.
+1. *not ready*: `/readyz` says 503, and gRPC's health says NOT_SERVING. Each answer says `Connection: close`, each gRPC
+   connection is sent GOAWAY. If others go on serving on the same listeners, no new connection is accepted from now on;
+   else new ones are taken for `notice` seconds still, so that who checks by connecting anew learns of it, then what
+   waits is accepted, and the listeners are shut: connects are refused.
 2. *waiting*: connections at rest are closed after a moment in which a busy client gets its last answer; requests under
    way are waited for, up to `drain` seconds; then what is left is cut.
 3. *releasing*: nothing is issued any more, and then the windows are given back. Never the other way round: whoever
@@ -13,6 +15,7 @@ The stages of a stop, in order:
 """
 
 import asyncio
+import contextlib
 import gc
 import resource
 import socket
@@ -30,7 +33,7 @@ from goloves.server.grpc.shared import GrpcShared
 from goloves.server.http.protocol import HttpConnection
 from goloves.server.http.shared import SLICES, HttpShared
 from goloves.server.limits import HttpLimits
-from goloves.server.listener import Acceptor
+from goloves.server.listener import Acceptor, Handshakes
 from goloves.server.stages import Stage
 from goloves.server.tls import GRPC_PROTOCOLS, HTTP_PROTOCOLS, Certificates
 from goloves.service import IdService
@@ -87,6 +90,10 @@ class Node:
             self.http.counted = partial(balance.publish, Kind.HTTP)
             self.grpc.counted = partial(balance.publish, Kind.GRPC)
         self._acceptors: list[Acceptor] = []
+        self._handshakes = {
+            Kind.HTTP: Handshakes(partial(self._has_room, self.http)),
+            Kind.GRPC: Handshakes(partial(self._has_room, self.grpc)),
+        }
         self._ticking: asyncio.TimerHandle | None = None
         self._renewing: asyncio.TimerHandle | None = None
 
@@ -102,33 +109,42 @@ class Node:
         for listener, connect, protocols, kind in self._listeners:
             context = partial(self._tls.context, protocols) if self._tls is not None else None
             is_due = partial(self._is_due, self._balance, kind) if self._balance is not None else None
-            acceptor = Acceptor(listener, connect, self._no_room, context, is_due)
+            acceptor = Acceptor(listener, connect, self._no_room, context, is_due, self._handshakes[kind])
             acceptor.start()
             self._acceptors.append(acceptor)
         self.stage = Stage.SERVING
         if self._tls is not None:
             self._renewing = asyncio.get_running_loop().call_later(RENEW, self._renew, self._tls)
 
-    async def stop(self, drain: float | None = None, rest: float = LAST_ANSWER) -> None:
+    async def stop(self, drain: float | None = None, rest: float = LAST_ANSWER, notice: float | None = None) -> None:
         """Go through the stages; returns when the service is closed.
 
-        `drain`: seconds, if not those of the node. `rest`: seconds for which connections at rest are kept.
+        `drain`: seconds, if not those of the node. `rest`: seconds for which connections at rest are kept. `notice`:
+        the whole service ends, and listeners are shut after so many seconds; None: others serve on.
         """
         loop = asyncio.get_running_loop()
         drain = self._drain if drain is None else drain
+        begun = loop.time()
         self.stage = Stage.NOT_READY
         if self._balance is not None:
             self._balance.end()
         self.http.routes.stopping = True
         self._health.stop()
-        self.stop_accepting()
+        if notice is None:
+            self.stop_accepting()
         for plane in self._planes:
             plane.draining = True
         for connection in self._connections():
             connection.retire()
+        if notice is not None and self._acceptors:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(notice):
+                    await self._hastened.wait()
+            for acceptor in self._acceptors:
+                acceptor.drain()
         self.stage = Stage.WAITING
-        begun = loop.time()
-        while self.open and loop.time() < begun + drain and not self._hastened.is_set():
+        until = loop.time() + drain
+        while self.open and loop.time() < until and not self._hastened.is_set():
             now = loop.time()
             if now >= begun + min(rest, drain):
                 for connection in self._connections():
@@ -139,6 +155,8 @@ class Node:
             log.warning("connections cut: their requests took longer than the drain", connections=len(left))
         for connection in left:
             connection.cut()
+        for acceptor in self._acceptors:
+            acceptor.cut()
         self.stage = Stage.RELEASING
         await self.service.close()
         self.stage = Stage.STOPPED
@@ -173,7 +191,7 @@ class Node:
     @property
     def open(self) -> int:
         """Connections of all kinds."""
-        return sum(plane.open for plane in self._planes)
+        return sum(plane.open for plane in self._planes) + sum(each.open for each in self._handshakes.values())
 
     def _connections(self) -> list[HttpConnection | GrpcConnection]:
         return [*self.http.connections(), *self.grpc.connections()]
@@ -201,25 +219,29 @@ class Node:
         tls.look()
         self._renewing = asyncio.get_running_loop().call_later(RENEW, self._renew, tls)
 
-    def _is_due(self, balance: Balance, kind: Kind, pending: int) -> bool:
+    def _is_due(self, balance: Balance, kind: Kind) -> bool:
         plane = self.http if kind is Kind.HTTP else self.grpc
-        count = plane.open + pending
+        count = plane.open + self._handshakes[kind].open
         balance.publish(kind, count)
         return balance.is_due(kind, count)
+
+    def _has_room(self, plane: HttpShared | GrpcShared, address: str, held: int, pending: int) -> bool:
+        # Without TLS there is no wait, and who is one too many is told so.
+        return self._tls is None or plane.has_room(address, held, pending)
 
     def _no_room(self) -> None:
         self.http.counters.accept_paused += 1
 
 
-async def run_node(node: Node, stop: asyncio.Event, started: Callable[[], None] = lambda: None) -> None:
-    """Serve until `stop` is set, then drain; `started` is called once the listeners accept."""
+async def run_node(node: Node, stop: asyncio.Event, notice: float, started: Callable[[], None] = lambda: None) -> None:
+    """Serve until `stop` is set, then stop as a whole service; `started` is called once the listeners accept."""
     raise_open_files()
     try:
         await node.start()
         started()
         await stop.wait()
     finally:
-        await node.stop()
+        await node.stop(notice=notice)
 
 
 def raise_open_files() -> None:

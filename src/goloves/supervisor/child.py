@@ -10,10 +10,10 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import msgspec
 import structlog
 
 from goloves.config import Config
+from goloves.server.balance import LAYOUT
 from goloves.server.stages import Stage
 from goloves.supervisor.messages import (
     ANSWERS,
@@ -28,6 +28,7 @@ from goloves.supervisor.messages import (
     Setup,
     decoded,
 )
+from goloves.supervisor.passing import passed
 from goloves.supervisor.seats import Seat
 
 FIRST_WORD = 30.0
@@ -108,7 +109,7 @@ class Child:
         """Start the process and tell it what to do. `listeners`: each with its kind."""
         lock = self._seat.lock
         setup = Setup(
-            msgspec.Raw(msgspec.json.encode(config)),
+            passed(config),
             self.number,
             [Listener(listener.fileno(), kind) for kind, listener in listeners],
             None if lock is None else lock.fileno(),
@@ -116,6 +117,7 @@ class Child:
             self.place,
             create,
             init,
+            LAYOUT,
         )
         own, theirs = socket.socketpair()
         with theirs:
@@ -194,10 +196,13 @@ class Child:
         """Tell it something."""
         self._line.say(order)
 
-    def drain(self, *, replaced: bool = False) -> None:
-        """Let it stop in an orderly way; slower if somebody else serves in its place already."""
+    def drain(self, *, replaced: bool = False, notice: float | None = None) -> None:
+        """Let it stop in an orderly way; slower if somebody else serves in its place already.
+
+        `notice`: the whole service stops; see `Drain`.
+        """
         self.leaving = True
-        self._drain = Drain(REST if replaced else None)
+        self._drain = Drain(REST if replaced else None, notice)
         self.say(self._drain)
 
     def hasten(self) -> None:
@@ -230,6 +235,7 @@ class Child:
                 self.words.set_result(message)
         elif isinstance(message, Failed):
             self.failed = message
+            self._tell()
 
     def over(self, status: int) -> None:
         """Note that the process is no more; `status` as `os.waitpid` gives it."""

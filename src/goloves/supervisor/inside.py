@@ -3,7 +3,7 @@
 FD is the node's end of a socket pair, over which it learns what to do; NAME is there for people who list processes.
 
 The node ends
-- in an orderly way when the supervisor says so or SIGTERM comes (a second one hastens it);
+- in an orderly way when the supervisor says so or SIGTERM comes (a second SIGTERM hastens it);
 - when the supervisor is gone, within `ORPHAN_DRAIN` and the time that releasing windows takes: it closes its listeners
   at once, so that the next start can have the addresses, and an alarm of the kernel's ends what hangs;
 - at once when it is out of memory: some requests and refills would fail for ever, and others not.
@@ -11,6 +11,8 @@ The node ends
 
 import asyncio
 import contextlib
+import ctypes
+import json
 import mmap
 import os
 import signal
@@ -27,7 +29,7 @@ from goloves.config.settings import LogConfig
 from goloves.errors import GolovesError
 from goloves.log import set_up
 from goloves.server.assembly import Assembled, assemble, state_directory
-from goloves.server.balance import Balance
+from goloves.server.balance import LAYOUT, Balance
 from goloves.server.node import LAST_ANSWER, raise_open_files
 from goloves.server.stages import Stage
 from goloves.stores.marks import Marks
@@ -46,6 +48,7 @@ from goloves.supervisor.messages import (
     decoded,
     read_setup,
 )
+from goloves.supervisor.passing import received
 
 BEAT = 0.5
 """Seconds between two reports: often enough that a node that hangs is known after any bound that makes sense."""
@@ -59,6 +62,13 @@ ORPHAN_DRAIN = 2.0
 ORPHAN_END = 10
 """Seconds after which the kernel ends a node without a supervisor, whatever it does: the drain, the release of windows
 and room for a machine that is busy."""
+
+ORDER_COMES = 0.1
+"""Seconds between SIGTERM and its effect: a service manager that signals all processes of a service has reached the
+supervisor as well, whose order tells that the whole of it stops."""
+
+PR_SET_PDEATHSIG = 1
+"""prctl(2)"""
 
 SPARE = 1_048_576
 """Bytes that a node must be able to get, for a microsecond: what the interpreter asks for when it needs more memory."""
@@ -75,11 +85,18 @@ def main() -> None:
     # A terminal's Ctrl-C and its end are for the supervisor, which tells its nodes.
     for ignored in (signal.SIGINT, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
+    # Should this process be stopped when its supervisor ends, it is woken, and notices.
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGCONT), 0, 0, 0)
     try:
         setup = read_setup(line)
+        config = received(setup.config, Config)
     except (EOFError, OSError):
         sys.exit(0)  # the supervisor ended before it could say anything
-    config = msgspec.json.decode(setup.config, type=Config)
+    except (TypeError, msgspec.MsgspecError) as error:
+        failed = Failed("", f"a node of version {__version__} can't read what it is told: {error}")
+        line.sendall(msgspec.json.encode(failed) + b"\n")
+        sys.exit(FAILED)
     set_up(config.log, node=setup.number)
 
     import uvloop
@@ -96,13 +113,15 @@ class _Inside:
         self._stop = asyncio.Event()
         self._drain: float | None = None
         self._rest = LAST_ANSWER
+        self._notice: float | None = None
+        self._signals = 0
+        self._hung_up = False
         self._beats = 0
         self._assembled: Assembled | None = None
         self._starting: asyncio.Task[Assembled] | None = None
         self._words: asyncio.Task[None] | None = None
         self._listeners: list[socket.socket] = []
-        # Made while there is memory to make it.
-        self._last_words = f"node {setup.number} is out of memory: it ends, and another one replaces it\n".encode()
+        self._last_words = _last_words(config.log, setup.number)
 
     async def live(self) -> int:
         """Live; gives the exit code."""
@@ -121,7 +140,7 @@ class _Inside:
                 stack.callback(listener.close)
                 self._listeners.append(listener)
                 by_kind[inherited.kind].append(listener)
-            balance = Balance(self._setup.memory, self._setup.place)
+            balance = Balance(self._setup.memory, self._setup.place) if self._setup.layout == LAYOUT else None
             os.close(self._setup.memory)
             self._starting = asyncio.create_task(self._begin(by_kind, balance, stack))
             try:
@@ -145,13 +164,14 @@ class _Inside:
             node = self._assembled.node
             if node.stage is Stage.SERVING:
                 log.info("draining", connections=node.open)
-            await node.stop(self._drain, self._rest)
+            await node.stop(self._drain, self._rest, self._notice)
         self._report(whole=True)
+        self._hung_up = True
         self._line.close()
         await asyncio.sleep(0)  # what was said leaves with the loop's next turn
 
     async def _begin(
-        self, by_kind: dict[str, list[socket.socket]], balance: Balance, stack: contextlib.ExitStack
+        self, by_kind: dict[str, list[socket.socket]], balance: Balance | None, stack: contextlib.ExitStack
     ) -> Assembled:
         setup = self._setup
         marks = Marks()
@@ -183,6 +203,7 @@ class _Inside:
         message = decoded(ORDERS, data)
         if isinstance(message, Drain):
             self._rest = LAST_ANSWER if message.rest is None else message.rest
+            self._notice = message.notice
             self._end()
         elif isinstance(message, Hasten):
             self._end()
@@ -190,13 +211,22 @@ class _Inside:
         elif isinstance(message, Tell):
             self._report(whole=True)
         elif isinstance(message, Reload):
-            set_up(msgspec.json.decode(message.log, type=LogConfig), node=self._setup.number)
-            if self._assembled is not None:
-                self._assembled.node.renew_certificates()
+            self._reload(message)
+
+    def _reload(self, message: Reload) -> None:
+        try:
+            config = received(message.log, LogConfig)
+        except msgspec.MsgspecError as error:
+            log.error("this node can't log as it is told, and goes on as before", reason=str(error))
+        else:
+            set_up(config, node=self._setup.number)
+            self._last_words = _last_words(config, self._setup.number)
+        if self._assembled is not None:
+            self._assembled.node.renew_certificates()
 
     def _orphaned(self) -> None:
         """Stop because the supervisor is gone; unless this is the end anyway."""
-        if self._assembled is not None and self._assembled.node.stage is Stage.STOPPED:
+        if self._hung_up:
             return
         signal.alarm(ORPHAN_END)
         log.warning("the supervisor is gone: this node stops")
@@ -208,9 +238,12 @@ class _Inside:
             listener.close()
 
     def _terminate(self) -> None:
-        if self._stop.is_set():
+        self._signals += 1
+        if self._signals > 1:
             self._hasten()
-        self._end()
+            self._end()
+        else:
+            asyncio.get_running_loop().call_later(ORDER_COMES, self._end)
 
     def _end(self) -> None:
         self._stop.set()
@@ -228,8 +261,10 @@ class _Inside:
         loop.default_exception_handler(context)
 
     def _end_without_memory(self) -> NoReturn:
-        os.write(2, self._last_words)
-        os._exit(OUT_OF_MEMORY)
+        try:
+            os.write(2, self._last_words)
+        finally:
+            os._exit(OUT_OF_MEMORY)
 
     # --- what is said ---
 
@@ -262,6 +297,14 @@ class _Inside:
             log.exception("this node could not start")
             self._line.say(Failed("", f"{type(error).__name__}: {error}"))
         return FAILED
+
+
+def _last_words(config: LogConfig, number: int) -> bytes:
+    """Make what a node says that is out of memory, while there is memory to make it."""
+    if config.format == "json":
+        words = {"level": "error", "logger": "goloves.node", "node": number, "event": "out of memory: this node ends"}
+        return json.dumps(words).encode() + b"\n"
+    return f"node {number} is out of memory: it ends, and another one replaces it\n".encode()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """What a supervisor and its nodes say to each other over a socket pair: one JSON object a line.
 
-Both may be of different versions, one step apart: what a reader does not know it leaves out, and what it misses has a
-default. So a field may be added, and none may be given another meaning.
+Both may be of different versions, one step apart: a field of a message that its reader does not know is left out, and
+one that it misses has a default. So a field may be added, and none may be given another meaning. The settings within
+are the exception: one that the node does not know it names, and does not start (see `passing.py`).
 """
 
 import asyncio
@@ -32,6 +33,7 @@ class Setup(msgspec.Struct, frozen=True, tag="setup"):
     """The first thing that a node is told, and all that it has to know. It holds the passwords of stores."""
 
     config: msgspec.Raw
+    """As `passing.py` makes it."""
     number: int
     """Of its state directory."""
     listeners: list[Listener]
@@ -43,6 +45,8 @@ class Setup(msgspec.Struct, frozen=True, tag="setup"):
     """The node's place in it."""
     create: bool = False
     init: bool = False
+    layout: int = 1
+    """Of that memory; a node that knows another one leaves it alone."""
 
 
 class Drain(msgspec.Struct, frozen=True, tag="drain"):
@@ -50,6 +54,8 @@ class Drain(msgspec.Struct, frozen=True, tag="drain"):
 
     rest: float | None = None
     """Seconds for which connections at rest are kept, if not the usual moment."""
+    notice: float | None = None
+    """The whole service stops: seconds for which new connections are still taken, before the listeners are shut."""
 
 
 class Hasten(msgspec.Struct, frozen=True, tag="hasten"):

@@ -48,6 +48,14 @@ class Notifier:
         """Say that it stops."""
         self.say(STOPPING="1", STATUS="stopping")
 
+    def due(self, otherwise: float) -> float:
+        """Give the seconds to the next sign of life: half of what is allowed, if that is less than `otherwise`."""
+        return otherwise if self.watchdog is None else min(otherwise, self.watchdog / 2)
+
+    def main_process(self) -> None:
+        """Say that this process is the service's main one from now on."""
+        self.say(MAINPID=str(os.getpid()))
+
     def alive(self) -> None:
         """Give a sign of life, if one is expected."""
         if self.watchdog is not None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from goloves.config import Config
 from goloves.config.addresses import Address, parse_address
-from goloves.server.listener import address_of, listen
+from goloves.server.listener import address_of, listen, shut
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,8 @@ class OpenListeners:
     def __init__(self) -> None:
         self.opened: list[Opened] = []
         self.keep_files = False
-        """Whether they are (still, or by now) another supervisor's: then the files of sockets stay at the end."""
+        """Whether they are (still, or by now, or perhaps soon) another supervisor's too: then the files of sockets stay
+        at the end, and nothing is shut."""
 
     def open(self, config: Config, inherited: "OpenListeners | None" = None) -> None:
         """Listen on everything that is configured; what is `inherited` is used as it is, the rest of it let go.
@@ -61,6 +62,12 @@ class OpenListeners:
     def addresses(self, kind: str) -> list[Address]:
         """Say where listeners of a kind stand."""
         return [address_of(each) for _, each in self.of(kind)]
+
+    def shut(self) -> None:
+        """Refuse connects for ids from now on, in all nodes, unless another supervisor has the listeners as well."""
+        if not self.keep_files:
+            for _, each in self.of("http", "grpc"):
+                shut(each)
 
     def close(self) -> None:
         """Close them all; the files of Unix sockets go too, unless another supervisor has them now."""

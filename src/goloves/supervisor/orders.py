@@ -31,10 +31,12 @@ class Request(msgspec.Struct, frozen=True):
     """What is wanted."""
 
     do: str
-    """`reload`, `roll`, or `takeover`."""
+    """`reload`, `roll`, `upgrade`, or `takeover`."""
     protocol: int = 1
     stores: list[str] = []
     """Of a takeover: where its stores are."""
+    nodes: int = 0
+    """Of a takeover: how many it starts."""
 
 
 class Reply(msgspec.Struct, frozen=True, omit_defaults=True):

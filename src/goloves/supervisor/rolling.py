@@ -5,7 +5,7 @@ and never one less. Only where there are no worker ids for one more does the old
 the kernel until the new one accepts.
 
 What fails, fails at the first node, whose predecessor then goes on as if nothing had been: a configuration or a version
-that can't start takes nothing down.
+that can't start takes nothing down. Where that one had to go first, a node with the old configuration comes back.
 """
 
 from collections.abc import Callable
@@ -50,21 +50,34 @@ async def roll(supervisor: Supervisor, config: Config, say: Say) -> None:
         raise RollingFailed("nodes are being replaced already; wait until that is done")
     async with supervisor.changing:
         check_rolling(supervisor.config, config)
+        supervisor.relog(config.log)
         posts = list(supervisor.posts)
         overlap = has_room(config, len(posts) + 1)
         if not overlap:
             say("a space has no worker ids for one more node: each node stops before the next one starts")
         for number, post in enumerate(posts, 1):
             new = await (_replace(supervisor, post, config) if overlap else _swap(supervisor, post, config))
-            supervisor.config = config
+            supervisor.adopt(config)
             say(f"{number} of {len(posts)}: node {new.number} (pid {new.pid}) serves")
-        supervisor.config = config
+        supervisor.adopt(config)
         supervisor.resize(config)
 
 
 def has_room(config: Config, nodes: int) -> bool:
     """Whether each space has worker ids for so many nodes of this service."""
-    return all(len(space.worker_ids() or range(space.layout().workers)) >= nodes for space in config.spaces.values())
+    return not short_space(config, nodes)
+
+
+def short_space(config: Config, nodes: int) -> str:
+    """Name a space that has fewer worker ids than that; empty if none has."""
+    return next(
+        (
+            name
+            for name, space in config.spaces.items()
+            if len(space.worker_ids() or range(space.layout().workers)) < nodes
+        ),
+        "",
+    )
 
 
 async def _replace(supervisor: Supervisor, post: Post, config: Config) -> Child:
@@ -90,16 +103,27 @@ async def _replace(supervisor: Supervisor, post: Post, config: Config) -> Child:
 
 
 async def _swap(supervisor: Supervisor, post: Post, config: Config) -> Child:
-    """Let the old node go, and wait for the new one that then comes."""
-    supervisor.config = config
-    old = post.child
+    """Let the old node go, and wait for the new one that then comes; if none does, the old configuration is back."""
+    before, old, restarts = supervisor.config, post.child, post.restarts
+    supervisor.adopt(config)
     if old is not None:
         await _let_go(supervisor, old, replaced=False)
-    await supervisor.until(lambda: post.child is not None and post.child.is_ready, READY_WITHIN)
-    new = post.child
-    if new is None or not new.is_ready:
-        raise RollingFailed(f"the new node is not ready: {'; '.join(new.reasons) if new else 'it did not start'}")
-    return new
+    come: list[Child] = []
+
+    def settled() -> bool:
+        if post.child is not None and post.child is not old:
+            come[:] = [post.child]
+        new = come[0] if come else None
+        return post.restarts > restarts or (new is not None and (new.is_ready or new.failed is not None))
+
+    await supervisor.until(settled, READY_WITHIN)
+    if come and come[0].is_ready:
+        return come[0]
+    supervisor.adopt(before)
+    why = await _why(come[0]) if come else "it did not start"
+    if come and come[0].failed is None:
+        come[0].drain()
+    raise RollingFailed(f"the new node did not become ready: {why}; one with the old configuration takes its place")
 
 
 async def _let_go(supervisor: Supervisor, old: Child, *, replaced: bool) -> None:

@@ -14,7 +14,6 @@ import structlog
 
 from goloves.config import Config
 from goloves.errors import ConfigError, GolovesError
-from goloves.log import set_up
 from goloves.supervisor.changes import Changes, changes
 from goloves.supervisor.messages import Ready
 from goloves.supervisor.open_listeners import OpenListeners
@@ -23,6 +22,7 @@ from goloves.supervisor.rolling import Say, roll
 from goloves.supervisor.seats import lock_service, seats_in_use
 from goloves.supervisor.supervisor import Supervisor
 from goloves.supervisor.takeover import Inheritance, hand_over
+from goloves.supervisor.upgrade import upgrade
 
 if TYPE_CHECKING:
     from goloves.admin.app import ControlPlane
@@ -107,18 +107,30 @@ class Service:
         if hang_up.is_wanted:
             loop.add_signal_handler(signal.SIGHUP, self._hung_up, hang_up)
 
-        def open_to_others() -> None:
-            # Loaded here, while the first node starts in a process of its own.
+        def load() -> None:
+            # Loaded here, while the first node starts in a process of its own; and before a takeover is settled, which
+            # a package that is missing must not meet half done.
             from goloves.admin.app import ControlPlane
 
             self._plane = ControlPlane(supervisor, [each for _, each in listeners.of("admin")])
+
+        def open_to_others() -> None:
+            if self._plane is None:
+                load()
+            assert self._plane is not None
             self._plane.start()
             orders.open()
 
         async def take_over() -> None:
             assert inherited is not None
-            await self._take_over(inherited, listeners)
-            open_to_others()
+            if await self._can_take_over():
+                load()
+                # Before the old one may end: a service manager must not take its end for the service's.
+                supervisor.notifier.main_process()
+                await inherited.commit()
+                listeners.keep_files = False
+                log.info("took over")
+                open_to_others()
 
         greet = partial(self._greet, listeners)
         try:
@@ -126,25 +138,24 @@ class Service:
                 # Whoever asks while the first node starts gets an answer, too.
                 await supervisor.run(init=init, greet=greet, launched=open_to_others)
             else:
-                await supervisor.run(create=False, greet=greet, begun=take_over)
+                await supervisor.run(create=False, greet=greet, begun=take_over, within=TAKEOVER_READY)
         finally:
             orders.keep_file = supervisor.is_handed_over
             orders.close()
             await self._stop_plane()
 
-    async def _take_over(self, inherited: Inheritance, listeners: OpenListeners) -> None:
+    async def _can_take_over(self) -> bool:
+        """Wait for all nodes to be ready; False if it is to stop meanwhile. ConfigError if they don't get ready."""
         supervisor = self._supervisor
         ready = await supervisor.until(
             lambda: all(post.child is not None and post.child.is_ready for post in supervisor.posts), TAKEOVER_READY
         )
-        if not ready:
+        if not ready and not supervisor.stopping.is_set():
             raise ConfigError(
                 "the new nodes did not become ready, so nothing was taken over and the old service goes on: "
                 + ("; ".join(supervisor.troubles()) or "they ended")
             )
-        await inherited.commit()
-        listeners.keep_files = False
-        log.info("took over")
+        return not supervisor.stopping.is_set()
 
     async def _stop_plane(self) -> None:
         plane, self._plane = self._plane, None
@@ -158,6 +169,8 @@ class Service:
             self._say_changes(self._reload(), say)
         elif request.do == "roll":
             await self._roll(say)
+        elif request.do == "upgrade":
+            await upgrade(self._supervisor, say)
         elif request.do == "takeover":
             await hand_over(self._supervisor, request, connection)
             if self._supervisor.is_handed_over:
@@ -178,15 +191,23 @@ class Service:
     def _reload(self) -> Changes:
         """Take over what running processes can; ConfigError if the configuration is wrong."""
         supervisor = self._supervisor
-        supervisor.notifier.reloading()
+        self._say_reloading()
         try:
             new = self._reread()
             found = changes(supervisor.config, new)
-            set_up(new.log)
             supervisor.relog(new.log)
             log.info("reloaded", applied=found.live, rolling=found.rolling, restart=found.restart)
             return found
         finally:
+            self._say_ready()
+
+    def _say_reloading(self) -> None:
+        if self._supervisor.announced:
+            self._supervisor.notifier.reloading()
+
+    def _say_ready(self) -> None:
+        supervisor = self._supervisor
+        if supervisor.announced and not supervisor.stopping.is_set():
             supervisor.notifier.ready(supervisor.status())
 
     @staticmethod
@@ -198,8 +219,7 @@ class Service:
             say(f"not in force yet: {', '.join(found.restart)}; stop the service and start it")
 
     async def _roll(self, say: Say) -> None:
-        supervisor = self._supervisor
-        supervisor.notifier.reloading()
+        self._say_reloading()
         try:
             new = self._reread()
 
@@ -207,13 +227,12 @@ class Service:
                 log.info("rolling", progress=words)
                 say(words)
 
-            set_up(new.log)
-            await roll(supervisor, new, tell)
+            await roll(self._supervisor, new, tell)
         except GolovesError as error:
             log.error("rolling stopped", reason=error.message)
             raise
         finally:
-            supervisor.notifier.ready(supervisor.status())
+            self._say_ready()
 
 
 class HangUp:

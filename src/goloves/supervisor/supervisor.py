@@ -7,6 +7,7 @@ that sees to it that somebody is on it.
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 from collections import Counter
@@ -19,8 +20,10 @@ import msgspec
 import structlog
 
 from goloves.config import Config
+from goloves.config.rules import MOST_NODES
 from goloves.config.settings import LogConfig
-from goloves.errors import GolovesError, ShuttingDown
+from goloves.errors import ConfigError, GolovesError, ShuttingDown
+from goloves.log import set_up
 from goloves.server.assembly import may_create
 from goloves.server.balance import PLACES, Balance, make_memory
 from goloves.supervisor.child import Child, said_of_end
@@ -28,6 +31,7 @@ from goloves.supervisor.cores import cores
 from goloves.supervisor.messages import Failed, Ready, Reload, Tell
 from goloves.supervisor.notify import Notifier
 from goloves.supervisor.open_listeners import OpenListeners
+from goloves.supervisor.passing import passed
 from goloves.supervisor.post import Post
 from goloves.supervisor.seats import take_seat
 
@@ -37,10 +41,19 @@ TICK = 0.5
 RELEASE = 5.0
 """Seconds beyond the drain after which a node that was told to stop is killed: twice what releasing windows takes."""
 
+SHUT = 1.0
+"""Seconds beyond the notice after which the supervisor shuts the listeners itself: nodes do it sooner unless they hang,
+or learned of the stop from somebody else."""
+
 HASTENED = 4.0
 """Seconds that nodes have for their end after a second signal: they only release their windows."""
 
 log = structlog.get_logger("goloves.supervisor")
+
+
+def how_many(config: Config) -> int:
+    """Give the number of nodes that there are to be."""
+    return min(cores(), MOST_NODES) if config.server.nodes == "auto" else config.server.nodes
 
 
 class StartFailed(Exception):
@@ -71,6 +84,8 @@ class Supervisor:
         """Set when all nodes of the start have accepted."""
         self.changing = asyncio.Lock()
         """Held by whatever replaces nodes."""
+        self.announced = False
+        """Whether the service manager was told that it serves."""
         self.is_handed_over = False
         """Whether another supervisor has taken over."""
         self._hastened = asyncio.Event()
@@ -78,6 +93,10 @@ class Supervisor:
         self._memory = make_memory()
         self._balance = Balance(self._memory, 0)
         self._past: Counter[str] = Counter()
+        self._restarts = 0
+        """Of posts that are no more."""
+        self._others: dict[int, asyncio.Future[int]] = {}
+        self._status = ""
         self._keepers: set[asyncio.Task[None]] = set()
         self._news = asyncio.Event()
         self._looked_at = 0.0
@@ -92,11 +111,14 @@ class Supervisor:
         greet: Callable[[Ready], None] = lambda _: None,
         launched: Callable[[], None] = lambda: None,
         begun: Callable[[], Awaitable[None]] | None = None,
+        within: float | None = None,
     ) -> None:
         """Serve until told to stop. `launched` is called when the first node starts, `begun` awaited when all serve.
 
-        `init`: make a new store first. `create`: whether an embedded store may come into being by itself.
-        Raises StartFailed if the first node can't start, Hastened if it was stopped twice.
+        `init`: make a new store first. `create`: whether an embedded store may come into being by itself. `within`:
+        seconds for all nodes to serve.
+        Raises StartFailed if the first node can't start, ConfigError if not all serve in time, Hastened if it was
+        stopped twice.
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -105,11 +127,18 @@ class Supervisor:
         self._looked_at = loop.time()
         self._tick()
         try:
-            await self._begin(init, create and may_create(self.config), greet, launched)
+            try:
+                async with asyncio.timeout(within):
+                    await self._begin(init, create and may_create(self.config), greet, launched)
+            except TimeoutError:
+                reasons = "; ".join(self.troubles()) or "they said nothing"
+                raise ConfigError(f"the nodes did not all start within {within:g} s: {reasons}") from None
             if begun is not None and not self.stopping.is_set():
                 await begun()
             if not self.stopping.is_set():
-                self.notifier.ready(self.status())
+                self.announced = True
+                self._status = self.status()
+                self.notifier.ready(self._status)
             await self.stopping.wait()
         finally:
             await self._end()
@@ -123,6 +152,10 @@ class Supervisor:
             self.stopping.set()
             if not self.is_handed_over:
                 self.notifier.stopping()
+                # One that was to take over, and has not: it belongs to the service that is to stop.
+                for pid in self._others:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGTERM)
         elif not self._hastened.is_set():
             self._hastened.set()
             for child in self._children:
@@ -130,21 +163,36 @@ class Supervisor:
         else:
             for child in self._children:
                 child.kill("it was to end at once")
-        self._tell()
+        self.tell()
 
     def handed_over(self) -> None:
         """End because another supervisor has taken over: what is shared with it stays."""
         self.is_handed_over = True
         self.listeners.keep_files = True
-        log.info("stopping", reason="another supervisor has taken over")
-        self.stop()
+        if not self.stopping.is_set():
+            log.info("stopping", reason="another supervisor has taken over")
+            self.stop()
 
     def relog(self, config: LogConfig) -> None:
-        """Let all nodes log like this, and look at their certificates' files."""
+        """Let this process and all nodes log like this, and the nodes look at their certificates' files."""
+        set_up(config)
         self.config = msgspec.structs.replace(self.config, log=config)
-        order = Reload(msgspec.Raw(msgspec.json.encode(config)))
+        order = Reload(passed(config))
         for child in self._children:
             child.say(order)
+
+    def adopt(self, config: Config) -> None:
+        """Start nodes with this configuration from now on; how they log is said by `relog` alone."""
+        self.config = msgspec.structs.replace(config, log=self.config.log)
+
+    def watch(self, pid: int) -> "asyncio.Future[int]":
+        """Give what tells how a process ends that this one has started, and that is no node; as `Child.ended`.
+
+        If the service stops meanwhile, it is sent SIGTERM.
+        """
+        ended = self._others[pid] = asyncio.get_running_loop().create_future()
+        ended.add_done_callback(lambda _: self.tell())
+        return ended
 
     def _signalled(self, number: signal.Signals) -> None:
         if not self.stopping.is_set():
@@ -186,9 +234,13 @@ class Supervisor:
         """Stop all nodes: in an orderly way, then sooner, then at once."""
         self.stopping.set()
         loop = asyncio.get_running_loop()
+        # With another supervisor on the same listeners, those are not shut.
+        notice = None if self.listeners.keep_files else self.config.server.notice
         for child in self._children:
-            child.drain(replaced=self.is_handed_over)
-        deadline = loop.time() + self.config.server.drain + RELEASE
+            child.drain(replaced=self.is_handed_over, notice=notice)
+        serves = notice is not None and any(child.is_serving for child in self._children)
+        shutting = loop.call_later((notice or 0.0) + SHUT if serves else 0.0, self.listeners.shut)
+        deadline = loop.time() + (notice or 0.0) + self.config.server.drain + RELEASE
         while any(not child.ended.done() for child in self._children):
             if self._hastened.is_set():
                 deadline = min(deadline, loop.time() + HASTENED)
@@ -204,6 +256,7 @@ class Supervisor:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(None if deadline == float("inf") else left):
                     await self._news.wait()
+        shutting.cancel()
         for keeper in self._keepers:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
@@ -212,9 +265,10 @@ class Supervisor:
 
     def resize(self, config: Config) -> None:
         """Have as many posts as are configured; of those that are too many, nodes drain."""
-        wanted = cores() if config.server.nodes == "auto" else config.server.nodes
+        wanted = how_many(config)
         for post in self.posts[wanted:]:
             post.closed = True
+            self._restarts += post.restarts
             if post.child is not None:
                 post.child.drain(replaced=True)
         del self.posts[wanted:]
@@ -230,11 +284,14 @@ class Supervisor:
         """
         if self.stopping.is_set():
             raise ShuttingDown("the service is stopping")
-        config = config or self.config
-        seat = take_seat(Path(config.server.data_dir), {child.number for child in self._children})
+        config = msgspec.structs.replace(config or self.config, log=self.config.log)
         used = {child.place for child in self._children}
-        child = Child(seat, next(place for place in range(PLACES) if place not in used), config.server.unresponsive)
-        child.on_news(self._tell)
+        place = next((place for place in range(PLACES) if place not in used), None)
+        if place is None:
+            raise OSError(errno.EAGAIN, f"{PLACES} nodes run, most of which are to end")
+        seat = take_seat(Path(config.server.data_dir), {child.number for child in self._children})
+        child = Child(seat, place, config.server.unresponsive)
+        child.on_news(self.tell)
         self._children.append(child)
         try:
             await child.start(config, list(self.listeners.of("http", "grpc")), self._memory, create=create, init=init)
@@ -254,12 +311,19 @@ class Supervisor:
         while not self.stopping.is_set() and not post.closed:
             if post.child is None:
                 try:
-                    post.child = await self.spawn()
-                except (OSError, GolovesError) as error:
+                    child = await self.spawn()
+                except ShuttingDown:
+                    return
+                except Exception as error:  # whatever it is, a post is never left without anybody to look after it
                     wait = post.wait(0.0)
-                    log.error("a node can't be started", reason=str(error), next_in=wait)
+                    foreseen = isinstance(error, OSError | GolovesError)
+                    log.error("a node can't be started", reason=str(error), next_in=wait, exc_info=not foreseen)
                     await self._pause(wait)
                     continue
+                if post.closed or post.child is not None:  # meanwhile it was given up, or taken over by a new node
+                    child.drain(replaced=True)
+                    continue
+                post.child = child
             child = post.child
             code = await child.ended
             if post.successor is not None:
@@ -303,7 +367,10 @@ class Supervisor:
             if post.child is not None and post.child.is_serving:
                 post.is_steady(now - post.child.began)
         self.notifier.alive()
-        loop.call_later(TICK, self._tick)
+        if self.announced and not self.stopping.is_set() and self._status != self.status():
+            self._status = self.status()
+            self.notifier.status(self._status)
+        loop.call_later(self.notifier.due(TICK), self._tick)
 
     def _reap(self) -> None:
         """Take note of processes that have ended; as process 1 also of those that are nobody's any more."""
@@ -318,16 +385,19 @@ class Supervisor:
             if child is not None:
                 child.over(status)
                 child.ended.add_done_callback(partial(self._gone, child))
+            elif (ended := self._others.pop(pid, None)) is not None and not ended.done():
+                ended.set_result(os.waitstatus_to_exitcode(status))
 
     def _gone(self, child: Child, _: "asyncio.Future[int]") -> None:
         self._past.update(child.counters)
         self._balance.clear(child.place)
         self._children.remove(child)
-        self._tell()
+        self.tell()
 
     # --- news ---
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
+        """Let whoever waits by `until` look again."""
         self._news.set()
 
     async def until(self, holds: Callable[[], bool], within: float | None = None) -> bool:
@@ -400,7 +470,7 @@ class Supervisor:
         total = Counter(self._past)
         for child in self._children:
             total.update(child.counters)
-        total["node_restarts"] = sum(post.restarts for post in self.posts)
+        total["node_restarts"] = self._restarts + sum(post.restarts for post in self.posts)
         return dict(total)
 
     def status(self) -> str:

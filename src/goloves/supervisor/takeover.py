@@ -7,11 +7,13 @@
 3. The new one starts its nodes, which accept beside the old ones. Each takes a state directory that is free, as always.
 4. When they are ready, the new one says `commit`. The old one drains its nodes and ends.
 
+If the old one is stopped or killed before that, the new one goes on all the same: it has everything.
+
 Two supervisors, and the nodes of both, run at the same time for some seconds. What each node issues comes out of its
 own grants, as with nodes on two machines.
 """
 
-import contextlib
+import asyncio
 import fcntl
 import os
 import socket
@@ -26,7 +28,8 @@ from goloves.errors import ConfigError
 from goloves.supervisor.changes import stores_of
 from goloves.supervisor.open_listeners import Opened, OpenListeners
 from goloves.supervisor.orders import Reply, Request, connect, read_line
-from goloves.supervisor.supervisor import Supervisor
+from goloves.supervisor.rolling import short_space
+from goloves.supervisor.supervisor import Supervisor, how_many
 
 PROTOCOL = 1
 """Of what two supervisors say to each other; another one is refused before anything has changed."""
@@ -35,7 +38,10 @@ MOST_SOCKETS = 250
 """Descriptors in one message: Linux takes 253."""
 
 PATIENCE = 30.0
-"""Seconds for each answer of the old supervisor."""
+"""Seconds for the old supervisor to hand over."""
+
+COMMITTED = 5.0
+"""Seconds for its last word; without it, it ends when it gets to read what was said."""
 
 COMMIT = b"commit\n"
 
@@ -74,7 +80,7 @@ class Inheritance:
         if connection is None:
             raise ConfigError(f"no service runs on {data_dir} that could be taken over; start without --takeover")
         try:
-            request = Request("takeover", PROTOCOL, stores_of(config))
+            request = Request("takeover", PROTOCOL, stores_of(config), how_many(config))
             connection.sendall(msgspec.json.encode(request) + b"\n")
             data, descriptors, _, _ = socket.recv_fds(connection, 65_536, MOST_SOCKETS + 1)
             if not data:
@@ -102,13 +108,17 @@ class Inheritance:
         return cls(connection, listeners, lock)
 
     async def commit(self) -> None:
-        """Let the old supervisor end: everything is this one's now. ConfigError if it is gone."""
+        """Let the old supervisor end: everything is this one's now."""
         self._connection.setblocking(False)
-        with self._connection, contextlib.suppress(OSError, EOFError):
-            self._connection.send(COMMIT)
-            await read_line(self._connection)
-            return
-        log.warning("the supervisor that was taken over has ended by itself")
+        with self._connection:
+            try:
+                self._connection.send(COMMIT)
+                async with asyncio.timeout(COMMITTED):
+                    await read_line(self._connection)
+            except TimeoutError:
+                log.warning("the supervisor that was taken over does not answer: it ends when it does")
+            except (OSError, EOFError):
+                log.warning("the supervisor that was taken over has ended by itself")
 
 
 async def hand_over(supervisor: Supervisor, request: Request, connection: socket.socket) -> None:
@@ -121,6 +131,14 @@ async def hand_over(supervisor: Supervisor, request: Request, connection: socket
     mine = stores_of(supervisor.config)
     if request.stores != mine:
         raise ConfigError(f"it uses other stores than this one, which uses {', '.join(dict.fromkeys(mine))}")
+    if os.getpid() == 1:
+        raise ConfigError("it is process 1, with which its container ends; start a new container instead")
+    short = short_space(supervisor.config, len(supervisor.posts) + request.nodes)
+    if short:
+        raise ConfigError(
+            f"the space {short} has no worker ids for the nodes of both; take new nodes by goloves reload --rolling,"
+            " or stop this service and start the other"
+        )
     if supervisor.changing.locked() or supervisor.stopping.is_set() or not supervisor.serving.is_set():
         raise ConfigError("it starts, stops or replaces nodes at this moment; try again")
     async with supervisor.changing:
@@ -132,11 +150,16 @@ async def hand_over(supervisor: Supervisor, request: Request, connection: socket
         estate = Estate([Given(one.kind, one.text, len(one.sockets)) for one in opened], bool(lock))
         socket.send_fds(connection, [msgspec.json.encode(estate)], [*lock, *sockets])
         log.info("another supervisor takes over")
+        kept, supervisor.listeners.keep_files = supervisor.listeners.keep_files, True
         try:
             committed = await read_line(connection) == COMMIT
         except (OSError, EOFError):
             committed = False
-        if not committed:
-            log.warning("the supervisor that was to take over has ended; this one goes on")
+        if committed:
+            supervisor.handed_over()
             return
-        supervisor.handed_over()
+        supervisor.listeners.keep_files = kept
+        if not supervisor.stopping.is_set():
+            log.warning("the supervisor that was to take over has ended; this one goes on")
+            if supervisor.announced:  # it may have said that it is the main process
+                supervisor.notifier.ready(supervisor.status())

@@ -120,6 +120,19 @@ class GrpcShared:
         """Give the header block that answers a call with an error and nothing else."""
         return refusal(error)
 
+    def has_room(self, address: str, held: int, pending: int) -> bool:
+        """Whether one more may begin a handshake, besides `pending` others of which `held` are from its address.
+
+        Who may not is counted as a connection that was refused.
+        """
+        if address and self._per_address.get(address, 0) + held >= self.limits.max_connections_per_address:
+            self.counters.refused_per_address += 1
+            return False
+        if self.open + pending >= self.limits.max_connections:
+            self.counters.refused_connections += 1
+            return False
+        return True
+
     def enter(self, connection: "GrpcConnection") -> bool:
         """Count a new connection; False if it is one too many, and is to be closed."""
         self.counters.connections += 1

@@ -393,8 +393,12 @@ class HttpConnection(asyncio.Protocol):
         return not (self._amid or self._paused or self._linger or self._waiting is not None or self._turn is not None)
 
     def close_at_rest(self, before: float) -> None:
-        """Close if no request is under way, nor the last word younger than `before` (seconds of the event loop)."""
-        if self.at_rest or (self._linger and not self._paused and self._since < before):
+        """Close if no request is under way, nor the last word younger than `before` (seconds of the event loop).
+
+        One that came after that and has asked nothing yet is about to.
+        """
+        old = self._since < before
+        if (self.at_rest and (old or self.served)) or (self._linger and not self._paused and old):
             self._transport.close()
 
     def look_after(self, now: float) -> None:

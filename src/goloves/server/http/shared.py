@@ -200,6 +200,19 @@ class HttpShared:
                 self.prepared.clear()
             self.prepared[data] = prepared
 
+    def has_room(self, address: str, held: int, pending: int) -> bool:
+        """Whether one more may begin a handshake, besides `pending` others of which `held` are from its address.
+
+        Who may not is counted as a connection that was refused.
+        """
+        if address and self._per_address.get(address, 0) + held >= self.limits.max_connections_per_address:
+            self.counters.refused_per_address += 1
+            return False
+        if self.open - len(self.refused) + pending >= self.limits.max_connections:
+            self.counters.refused_connections += 1
+            return False
+        return True
+
     def enter(self, connection: "HttpConnection", address: str) -> int:
         """Count a new connection; gives 0, or the status with which to refuse it."""
         if not self.open:
