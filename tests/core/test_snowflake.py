@@ -257,3 +257,15 @@ def test_ids_of_one_window_only_grow() -> None:
         ids += [id_ for span in made.take_many(now, rng.randrange(1, 5)) for id_ in span]
     assert len(ids) > 2000
     assert all(before < after for before, after in pairwise(ids))
+
+
+@pytest.mark.parametrize(
+    ("drawn", "now", "until"), [(0, 1500, 1500), (5, 1500, 1500), (40, 1500, 1700), (16_000, 5, 9)]
+)
+def test_w7_the_room_up_to_a_reading_is_what_can_be_drawn_until_then(drawn: int, now: int, until: int) -> None:
+    made = generator(1000)
+    made.take_many(now, drawn)
+    room = made.room(now, until)
+    ids = [made.take_many(reading, 10**9) for reading in range(now, until + 1)]
+    assert sum(len(span) for spans in ids for span in spans) == room
+    assert made.room(until, until) == 0

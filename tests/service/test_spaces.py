@@ -5,6 +5,7 @@ import pytest
 
 from goloves.config import SnowflakeConfig
 from goloves.core.layout import Layout, preset
+from goloves.core.snowflake import SnowflakeGenerator
 from goloves.errors import (
     ClockBackwards,
     NoWindow,
@@ -396,7 +397,83 @@ async def test_w7_a_batch_may_run_ahead_of_the_clock_by_a_second_and_then_waits_
 
 
 @on_virtual_time
-async def test_w7_over_the_rate_of_the_layout_a_request_is_told_so_at_its_deadline() -> None:
+async def test_w7_what_can_not_be_had_before_the_deadline_is_refused_at_once_and_draws_nothing() -> None:
+    async with World() as world:
+        begun = world.loop.now
+        with pytest.raises(OverLayoutRate, match="gives 16000 ids a second on each node at most; try again"):
+            await world.snowflakes(16 * 3000)
+        assert world.loop.now == begun
+        # What is left without it comes at once: the unit under way, and the second's worth of lead.
+        assert len(await world.snowflakes(16 * 1000)) == 16_000
+        assert world.loop.now == begun
+
+
+@on_virtual_time
+async def test_w7_batches_at_once_are_served_in_turn_at_the_full_rate() -> None:
+    js53 = Space("js53", Layout(38, 7, 8, unit_ms=10, epoch_ms=EPOCH_MS - 3_600_000))
+    served: list[float] = []
+    async with World(spaces=[ServedSpace(js53, WINDOW)], snowflake=SnowflakeConfig(deadline=2.0)) as world:
+        begun = world.loop.now
+        seen: set[int] = set()
+
+        async def caller() -> None:
+            while world.loop.now < begun + 3:
+                try:
+                    ids = await world.snowflakes(10_000, "js53")
+                except OverLayoutRate:
+                    await asyncio.sleep(0.05)
+                    continue
+                assert seen.isdisjoint(ids)
+                seen.update(ids)
+                served.append(world.loop.now - begun)
+
+        await asyncio.gather(*(caller() for _ in range(4)))
+    # 25,600 ids a second, for three seconds and the one of lead.
+    assert len(served) >= 9
+    assert len([moment for moment in served if moment <= 3]) >= 8
+
+
+@on_virtual_time
+async def test_w7_a_line_is_served_in_order_and_who_comes_later_does_not_overtake_it() -> None:
+    async with World(snowflake=SnowflakeConfig(deadline=2.0)) as world:
+        await world.snowflakes(16 * 1000)
+        order: list[int] = []
+
+        async def ask(number: int, count: int) -> None:
+            await world.snowflakes(count)
+            order.append(number)
+
+        asked = [world.loop.create_task(ask(number, count)) for number, count in enumerate((8000, 1, 4000, 1))]
+        await asyncio.sleep(0.1)
+        assert space_of(world).take() is None
+        await asyncio.gather(*asked)
+        assert order == [0, 1, 2, 3]
+        await asyncio.sleep(0.01)
+        assert space_of(world).take() is not None
+
+
+@on_virtual_time
+async def test_w7_who_leaves_the_line_lets_the_others_and_the_hot_path_go_on() -> None:
+    async with World(snowflake=SnowflakeConfig(deadline=2.0)) as world:
+        await world.snowflakes(16 * 1000)
+        first, second = (world.loop.create_task(world.snowflakes(count)) for count in (16_000, 16))
+        await asyncio.sleep(0.01)
+        first.cancel()
+        begun = world.loop.now
+        assert len(await second) == 16
+        assert world.loop.now - begun < 0.1
+        last = world.loop.create_task(world.snowflakes(16_000))
+        await asyncio.sleep(0.01)
+        last.cancel()
+        await asyncio.sleep(0.1)
+        assert space_of(world).take() is not None
+
+
+@on_virtual_time
+async def test_w7_over_the_rate_of_the_layout_a_request_is_told_so_at_its_deadline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(SnowflakeGenerator, "room", lambda self, now, until: 10**9)
     async with World() as world:
         begun = world.loop.now
         with pytest.raises(OverLayoutRate, match="gives 16000 ids a second on each node at most; try again"):

@@ -130,6 +130,15 @@ class SnowflakeGenerator:
             spans.append(span)
         return spans
 
+    def room(self, now: int, until: int) -> int:
+        """Give how many ids there can be at most at readings from `now` to `until` (units), draws nothing.
+
+        Rule 4's lead counts in; the end of the window, which may be extended, does not.
+        """
+        left = (self._limit - self._next) // self._stride if now <= self._t else 0
+        units = max(until, self._highest) + self._lead - max(self._t, now - 1)
+        return left + max(0, units) * self.layout.sequences
+
     def _take_next(self) -> int:
         number = self._next
         self._next = number + self._stride

@@ -8,7 +8,9 @@ Rules:
    ahead of the store's by more than `max_forward` (W8).
 4. A lost window goes on until the end that it has; meanwhile another worker id is claimed (rule 2 of the one idea).
 5. A halt drops the window that is held and the claim that is under way: what was asked for before is not adopted (R6).
-6. In the child of a fork nothing is issued, claimed, extended or released: window and connection are the parent's (P2).
+6. Who can't be served at once waits in line, and is served whole before the next: batches that take from one another
+   would all miss their deadlines. While somebody waits, the hot path gives nothing.
+7. In the child of a fork nothing is issued, claimed, extended or released: window and connection are the parent's (P2).
 """
 
 import asyncio
@@ -42,6 +44,7 @@ from goloves.errors import (
 from goloves.service.clock import Clock
 from goloves.service.counters import Counters
 from goloves.service.gate import QUIET, Gate
+from goloves.service.line import Line, Waiter, fail, serve, wanted
 from goloves.stores.base import Claim, Space, WorkerStore
 
 EXTENSIONS_PER_WINDOW = 10
@@ -131,15 +134,16 @@ class SpaceSource:
         self._drops = 0
         self._ended: GolovesError | None = None
         """Why nothing comes from here any more."""
-        self._waiting = 0
-        self._news = asyncio.Event()
+        self._line = Line()
+        self._serving: asyncio.TimerHandle | None = None
+        """Serves the line once more, when the clock has gone on."""
         self._warned_at = self._end_warned_at = self._scarce_warned_at = float("-inf")
         self._count_due = False
         self._monotonic_ns = shared.clock.monotonic_ns
         self._steady = shared.steady
         self._epoch_ns = layout.epoch_ms * 1_000_000
         self._unit_ns = layout.unit_ms * 1_000_000
-        self._next = self._generator.next
+        self._next: Callable[[int], int | None] = self._generator.next
 
     @property
     def window(self) -> Window | None:
@@ -157,42 +161,38 @@ class SpaceSource:
         return self._next((self._monotonic_ns() + self._steady.offset - self._epoch_ns) // self._unit_ns)
 
     async def ids(self, count: int, timeout: float) -> list[range]:
-        """Give `count` ids as spans, within `timeout` seconds.
+        """Give `count` ids as spans, within `timeout` seconds; one request after the other.
+
+        What can't be had in that time even by the rate of the layout is refused at once, and draws nothing.
 
         Raises NoWindow, ClockBackwards, OverLayoutRate, TimeUsedUp, StoreWentBackwards, TooManyWaiting, ShuttingDown.
         """
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout
-        spans: list[range] = []
-        while True:
-            new = self._generator.take_many(self._now(), count)
-            spans += new
-            count -= sum(map(len, new))
-            if not count:
-                return spans
-            if self._ended is not None:
-                raise self._ended.with_traceback(None)
-            if self._waiting >= MAX_WAITING:
-                raise TooManyWaiting(f"{MAX_WAITING} requests wait for the space {self.name!r}; send fewer at once")
-            left = deadline - loop.time()
-            if left <= 0:
-                self._shared.counters.deadlines_missed += 1
-                raise self._refusal()
-            why = self._generator.why
-            if why is Why.NOT_YET:
-                raise self._refusal()
-            if why is Why.CLOCK_BACKWARDS:
-                self._give_up_worker()
-            elif why is Why.WINDOW_ENDED and self.trouble is None:
-                self._wake.set()  # a jump of the clock that was followed leapt over the end while the keeper slept
-            self._waiting += 1
-            try:
-                if why is Why.OVER_RATE:
-                    await asyncio.sleep(min(left, max(0.001, self.layout.unit_ms / 1000)))
-                else:
-                    await self._news_within(left)
-            finally:
-                self._waiting -= 1
+        line = self._line
+        if line:
+            self._serve_line()  # the clock may have caught up without a word from the keeper
+        if self._ended is not None:
+            raise self._ended.with_traceback(None)
+        if len(line) >= MAX_WAITING:
+            raise TooManyWaiting(f"{MAX_WAITING} requests wait for the space {self.name!r}; send fewer at once")
+        self._check_room(count, timeout)
+        spans = [] if line else self._generator.take_many(self._now(), count)
+        left = count - sum(map(len, spans))
+        if not left:
+            return spans
+        if timeout <= 0:
+            self._shared.counters.deadlines_missed += 1
+            raise self._refusal()
+        waiter = Waiter(spans, left)
+        line.append(waiter)
+        self._next = _nothing
+        self._help_line()
+        timer = asyncio.get_running_loop().call_later(timeout, self._expire, waiter)
+        try:
+            return await waiter.done
+        finally:
+            timer.cancel()
+            if not wanted(line):
+                self._end_line()
 
     async def keep(self) -> None:
         """Hold a window until `stop`: claim, extend, claim another."""
@@ -215,7 +215,7 @@ class SpaceSource:
                 await self._sleep(min(LONGEST_RETRY, max(RETRY, wait / 10)) * self._shared.rng.uniform(0.67, 1.33))
             else:
                 self.trouble = None
-                self._tell()
+                self._serve_line()
                 await self._warn_of_scarcity()
                 await self._sleep(self._pause * self._shared.rng.uniform(0.8, 1.0))
 
@@ -225,7 +225,7 @@ class SpaceSource:
         Who waits, or asks later, gets this error.
         """
         self._ended = error
-        self._tell()
+        self._fail_line(error)
         await self._release()
 
     def drop(self) -> None:
@@ -247,8 +247,7 @@ class SpaceSource:
         """Say why there is no id."""
         why = self._generator.why
         if why is Why.OVER_RATE:
-            rate = self.layout.sequences * 1000 // self.layout.unit_ms
-            return OverLayoutRate(f"the space {self.name!r} gives {rate} ids a second on each node at most; try again")
+            return self._over_rate()
         window = self.window
         if why is Why.NOT_YET and window is not None:
             wait = max(1.0, (self.layout.unix_ms(window.start) - self.layout.unix_ms(self._now())) / 1000)
@@ -271,6 +270,10 @@ class SpaceSource:
             f"this node has no window of the space {self.name!r} now{because}; try again",
             retry_after=retry_after or 1.0,
         )
+
+    def _over_rate(self) -> OverLayoutRate:
+        rate = self.layout.sequences * 1000 // self.layout.unit_ms
+        return OverLayoutRate(f"the space {self.name!r} gives {rate} ids a second on each node at most; try again")
 
     def _refused(self, error: GolovesError) -> None:
         self.trouble = error
@@ -435,17 +438,57 @@ class SpaceSource:
                 mend="fewer nodes, or a new space with more worker bits",
             )
 
-    def _tell(self) -> None:
-        """Wake the requests that wait."""
-        self._news.set()
-        self._news = asyncio.Event()
+    # --- the line ---
 
-    async def _news_within(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._news.wait()
-        except TimeoutError:
-            pass
+    def _check_room(self, count: int, timeout: float) -> None:
+        if not self.usable:
+            return  # nobody knows what the next window lets through
+        now = self._now()
+        room = self._generator.room(now, now + self.layout.span_units(max(0, round(timeout * 1000))))
+        if count + wanted(self._line) > room:
+            self._shared.counters.deadlines_missed += 1
+            raise self._over_rate()
+
+    def _serve_line(self) -> None:
+        if self._serving is not None:
+            self._serving.cancel()
+            self._serving = None
+        if serve(self._line, self._take_many):
+            self._end_line()
+        else:
+            self._help_line()
+
+    def _take_many(self, count: int) -> list[range]:
+        return self._generator.take_many(self._now(), count)
+
+    def _help_line(self) -> None:
+        """Do what brings ids to the line, by the reason for which there were none."""
+        why = self._generator.why
+        if why is Why.NOT_YET:
+            self._fail_line(self._refusal())
+        elif why is Why.CLOCK_BACKWARDS:
+            self._give_up_worker()
+        elif why is Why.WINDOW_ENDED and self.trouble is None:
+            self._wake.set()  # a jump of the clock that was followed leapt over the end while the keeper slept
+        elif why is Why.OVER_RATE and self._serving is None:
+            pause = max(0.001, self.layout.unit_ms / 1000)
+            self._serving = asyncio.get_running_loop().call_later(pause, self._serve_line)
+
+    def _fail_line(self, error: GolovesError) -> None:
+        fail(self._line, error)
+        self._end_line()
+
+    def _end_line(self) -> None:
+        """Let the hot path give ids again: nobody waits."""
+        self._next = self._generator.next
+        if self._serving is not None:
+            self._serving.cancel()
+            self._serving = None
+
+    def _expire(self, waiter: Waiter) -> None:
+        if not waiter.done.done():
+            self._shared.counters.deadlines_missed += 1
+            waiter.done.set_exception(self._refusal())
 
     async def _sleep(self, seconds: float) -> None:
         """Sleep, but wake at once when something must be done."""
@@ -455,3 +498,7 @@ class SpaceSource:
         except TimeoutError:
             pass
         self._wake.clear()
+
+
+def _nothing(_now: int) -> None:
+    """Stand in for the generator on the hot path, while a line waits."""

@@ -10,7 +10,6 @@ Rules:
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +31,7 @@ from goloves.errors import (
 )
 from goloves.service.counters import Counters
 from goloves.service.gate import Gate
+from goloves.service.line import Line, Waiter, fail, serve, wanted
 from goloves.stores.base import SegmentStore, Tag, nearly_used_up
 
 REFUSAL_LASTS = 1.0
@@ -66,17 +66,6 @@ class Refills:
     """Called when the store says that it is halted as a whole."""
 
 
-class _Waiter:
-    """A request in line: the spans that it has, and how many ids it still wants."""
-
-    __slots__ = ("done", "spans", "wanted")
-
-    def __init__(self, spans: list[range], wanted: int, done: asyncio.Future[list[range]]) -> None:
-        self.spans = spans
-        self.wanted = wanted
-        self.done = done
-
-
 class TagSource:
     """Ids of one tag. `take` is the hot path: it gives an id, or None if the slow path (`ids`) must be taken."""
 
@@ -107,7 +96,7 @@ class TagSource:
         self._buffer = SegmentBuffer(self._start_refill)
         self._policy = StepPolicy(tag.step, target=shared.config.target, max_step=shared.config.max_step)
         self._refill: asyncio.Task[None] | None = None
-        self._line: deque[_Waiter] | None = None
+        self._line: Line | None = None
         self._refused: GolovesError | None = None
         self._refused_until = 0.0
         self._locked: Locked | None = None
@@ -140,10 +129,10 @@ class TagSource:
         Raises NoRange, TagUsedUp, UnknownTag, StoreWentBackwards, TooManyWaiting, ShuttingDown.
         """
         spans = [] if self._line else self._buffer.take_many(count)
-        wanted = count - sum(map(len, spans))
-        if not wanted:
+        left = count - sum(map(len, spans))
+        if not left:
             return spans
-        return await self._wait(_Waiter(spans, wanted, asyncio.get_running_loop().create_future()), timeout)
+        return await self._wait(Waiter(spans, left), timeout)
 
     def take_range(self, size: int) -> range | None:
         """Give `size` consecutive numbers if the current range holds them."""
@@ -195,7 +184,7 @@ class TagSource:
         self._retired = error
         self._buffer.clear()
 
-    async def _wait(self, waiter: _Waiter, timeout: float) -> list[range]:
+    async def _wait(self, waiter: Waiter, timeout: float) -> list[range]:
         shared = self._shared
         loop = asyncio.get_running_loop()
         now = loop.time()
@@ -204,7 +193,7 @@ class TagSource:
         if self._refused is not None and now < self._refused_until:
             raise self._refused.with_traceback(None)
         if self._line is None:
-            self._line = deque()
+            self._line = Line()
         if len(self._line) >= shared.config.max_waiting:
             raise TooManyWaiting(
                 f"{shared.config.max_waiting} requests wait for the tag {self.name!r} already; send fewer at once"
@@ -225,7 +214,7 @@ class TagSource:
             raise self._retired.with_traceback(None)
         return spans
 
-    def _expire(self, waiter: _Waiter, timeout: float) -> None:
+    def _expire(self, waiter: Waiter, timeout: float) -> None:
         if not waiter.done.done():
             self._shared.counters.deadlines_missed += 1
             waiter.done.set_exception(self._late(timeout))
@@ -248,18 +237,11 @@ class TagSource:
             return
         self._refill = self._shared.spawn(self._run_refill())
 
-    def _wanted(self) -> int:
-        """Numbers that the line waits for; who has left it is let go."""
-        line = self._line
-        while line and line[0].done.done():
-            line.popleft()
-        return sum(waiter.wanted for waiter in line if not waiter.done.done()) if line else 0
-
     async def _run_refill(self) -> None:
         shared = self._shared
         try:
             while self._retired is None:
-                size = self._policy.next(asyncio.get_running_loop().time(), wanted=self._wanted())
+                size = self._policy.next(asyncio.get_running_loop().time(), wanted=wanted(self._line))
                 halts = self._halts
                 granted = await self._allocate(size)
                 if granted is None or self._retired is not None:
@@ -353,26 +335,12 @@ class TagSource:
         self._fail_line(error)
 
     def _serve_line(self) -> None:
-        line = self._line
-        while line:
-            waiter = line[0]
-            if waiter.done.done():
-                line.popleft()
-                continue
-            spans = self._buffer.take_many(waiter.wanted)
-            waiter.spans += spans
-            waiter.wanted -= sum(map(len, spans))
-            if waiter.wanted:
-                return
-            line.popleft()
-            waiter.done.set_result(waiter.spans)
-        self._line = None
+        if serve(self._line, self._buffer.take_many):
+            self._line = None
 
     def _fail_line(self, error: GolovesError) -> None:
         line, self._line = self._line, None
-        for waiter in line or ():
-            if not waiter.done.done():
-                waiter.done.set_exception(error)
+        fail(line, error)
 
 
 def halted_message(tag: str, reason: str) -> str:
