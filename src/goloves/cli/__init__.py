@@ -82,7 +82,7 @@ class LazyCommands(click.Group):
 @click.version_option(__version__, message="goloves %(version)s")
 @click.option("--debug", is_flag=True, envvar="GOLOVES_DEBUG", help="Show tracebacks of unexpected errors.")
 def main(debug: bool) -> None:
-    r"""Goloves: unique 64-bit ids over HTTP, never the same id twice.
+    r"""Goloves: unique 64-bit ids over HTTP and gRPC, never the same id twice.
 
     \b
     First steps:

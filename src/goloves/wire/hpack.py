@@ -8,7 +8,8 @@ equal fields are equal bytes on every connection and an answer's header block ca
 Rules:
 1. Blocks are decoded in the order in which they arrived, each once: decoding changes the table.
 2. What a block costs is bounded by its own length and the table's size; the caller bounds both.
-3. While `changes` stays the same the table does, and equal blocks mean equal fields.
+3. While `changes` stays the same the table does, and equal blocks mean equal fields. So a block may be skipped if it
+   was decoded with the table as it is and did not change it; one that changed it changes it each time that it comes.
 """
 
 from collections import deque

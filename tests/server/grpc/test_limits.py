@@ -36,11 +36,11 @@ def whole(text: str = "hi", **more: object) -> bytes:
     return prefixed(ask(text, **more).SerializeToString())
 
 
-def calls(client: RawClient, first: int, count: int, body: bytes) -> bytes:
+def calls(client: RawClient, first: int, count: int, body: bytes, path: str = ONCE) -> bytes:
     """Give many whole calls in one piece."""
     made = []
     for stream in range(first, first + 2 * count, 2):
-        block = client.encoder.encode(call_fields(ONCE))
+        block = client.encoder.encode(call_fields(path))
         made.append(frame(HEADERS, END_HEADERS, stream, block) + frame(DATA, END_STREAM, stream, body))
     return b"".join(made)
 
@@ -63,7 +63,8 @@ class TestAnswers:
 class TestClientsThatDoNotTakeTheirAnswers:
     SIZE = 60_000
 
-    def test_many_calls_in_one_read_queue_no_more_than_the_limit_and_one_answer(self) -> None:
+    @pytest.mark.parametrize("path", [ONCE, SPREAD, CHAT])
+    def test_many_calls_in_one_read_queue_no_more_than_the_limit_and_one_answer(self, path: str) -> None:
         limits = GrpcLimits(max_queued=300_000)
         with (
             LiveGrpc([Echo().service()], limits) as server,
@@ -71,12 +72,16 @@ class TestClientsThatDoNotTakeTheirAnswers:
         ):
             client.send(frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", 2**31 - 1 - 65_535)))
             client.ping()
-            client.send(calls(client, 1, 200, whole("x" * (self.SIZE // 100), times=100)))
+            if path == ONCE:
+                count, body = 200, whole("x" * (self.SIZE // 100), times=100)
+            else:
+                count, body = 60, whole("x", times=1, body=b"x" * 15_000)
+            client.send(calls(client, 1, count, body, path))
             server.wait_for(lambda: server.shared.unread > 300_000)
             client.ping()
             assert server.call(lambda: server.shared.unread) <= 300_000 + 2 * self.SIZE
             client.send(frame(SETTINGS, 0, 0, struct.pack(">HI", 4, 2**20)))
-            answers = [client.answer(stream) for stream in range(1, 401, 2)]
+            answers = [client.answer(stream) for stream in range(1, 2 * count, 2)]
             assert {answer.status for answer in answers} == {0}
             server.wait_for(lambda: server.shared.unread == 0)
 

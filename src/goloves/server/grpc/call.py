@@ -349,6 +349,8 @@ class GrpcCall:
         method, connection = self._route.method, self._connection
         async with aclosing(answers):  # type: ignore[type-var]
             async for answer in answers:
+                while connection.congested:
+                    await self._until_writable()
                 self._send(frame_message(method.write(answer), compress=self._route.compress))
                 connection.flush()
                 while connection.congested or connection.wire.is_queued(self.stream):

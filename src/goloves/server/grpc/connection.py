@@ -3,8 +3,9 @@
 Rules:
 1. All that one read brings is taken in, and what it gives is written at once, together. The calls that can be
    answered at once are, below this layer (`wire/http2`); whatever waits has a task of its own.
-2. A client that does not read is not read from, and no further call of its is begun: those are parked, so that what
-   is kept for it is one answer more than `max_queued`.
+2. A client that does not read is not read from, no further call of its is begun (those are parked), and no answer is
+   made that would have to wait with those before. So what is kept for it is one answer more than `max_queued` and what
+   the transport holds (`WRITE_AHEAD`), its share of requests, and some 2 KB for each call.
 3. Whoever is refused gets to read why: GOAWAY, the connection is shut for writing, and what still arrives is dropped
    for a while. A close with unread input would be a reset, which can overtake the reason.
 4. The end of a connection comes in stages: it announces that it takes no more calls, takes those that are on their way,

@@ -25,7 +25,7 @@ class Limits:
     """Calls at once (SETTINGS_MAX_CONCURRENT_STREAMS). nghttp2 and Go default to 100 and 250; calls here last
     microseconds, and a client with a thousand threads on one connection is common. A parked call costs 2 KB."""
     header_list: int = 16_384
-    """Octets of one request's fields: grpc's own hard limit. Above it the request is answered with 431."""
+    """Octets of one request's fields: grpc's own hard limit. Above it the request is refused (`RequestTooLarge`)."""
     header_fields: int = 128
     """Fields of one request. Names of one letter would let 480 into the list above; Envoy allows 100."""
     header_block: int = 32_768
@@ -36,7 +36,8 @@ class Limits:
     stream_window: int = 262_144
     """Octets of one request that may be under way unread: at 10 ms of round trip a stream still does 25 MB/s."""
     connection_window: int = 1_048_576
-    """Octets of all requests that may be under way unread; bounds the memory of a connection whose calls don't read."""
+    """Octets of all requests that may be under way unread. What the layer above takes and keeps, such as half a
+    message, it has to bound itself."""
     settings: int = 32
     """Settings in one frame: nghttp2's limit; six are defined."""
     remembered: int = 1024

@@ -14,9 +14,9 @@ from goloves.wire.http2.frames import END_HEADERS, END_STREAM, Kind, frame_start
 
 MAX_REMEMBERED: Final = 1024
 MAX_REMEMBERED_OCTETS: Final = 2048
-"""Requests remembered, and octets of the longest list of fields (with 32 for each): 3 MB at the very most. When full,
-all are forgotten: those that are in use are back after one call each, and a peer that sends ever new ones costs the
-others no more than that."""
+"""Requests remembered, and octets of the longest list of fields (with 32 for each): as Python's objects, 10 MB at the
+very most. When full, all are forgotten: those that are in use are back after one call each, and a peer that sends ever
+new ones costs the others no more than that."""
 
 _PROBE: Final = b"\x05probe"
 """A string that is no value of a varying field."""
