@@ -1,4 +1,3 @@
 from databases import mariadb
-from system.serving import start
 
-__all__ = ["mariadb", "start"]
+__all__ = ["mariadb"]

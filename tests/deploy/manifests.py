@@ -37,7 +37,7 @@ def ours(path: Path) -> bool:
 
 def stop_takes(config: Config) -> float:
     """Give the seconds that a service may take for its end after SIGTERM."""
-    return config.server.drain + RELEASE
+    return config.server.notice + config.server.drain + RELEASE
 
 
 # --- Dockerfile ---
