@@ -482,8 +482,14 @@ class HaltContract:
         assert [(await store.allocate("order", 5)).start for _ in range(2)] == [1510, 1515]
         assert (await store.create_tag(NewTag("gone"))).max_id == 1520
         assert (await store.allocate("gone", 1)).start == 1520
-        assert (await store.create_tag(NewTag("new"))).max_id == 1
-        assert (await store.allocate("new", 1)).start == 1
+        # A name that was never seen may be one that the store forgot.
+        assert (await store.create_tag(NewTag("new"))).max_id == 1501
+        assert (await store.allocate("new", 1)).start == 1501
+        assert (await store.ensure_tag(NewTag("made at first use"))).max_id == 1501
+        assert (await store.create_tag(NewTag("certainly new", start=7))).max_id == 7
+        with pytest.raises(InvalidCount, match=r"begins at 1501.*its limit is 900.*--start 1"):
+            await store.create_tag(NewTag("short", limit=900))
+        assert (await store.create_tag(NewTag("short", limit=900, start=1))).max_id == 1
         assert (await store.allocate("default", 1)).start == 1501
 
     async def test_r7_a_skip_shows_in_what_is_read_of_a_tag_that_was_inserted_and_never_used(
@@ -496,6 +502,24 @@ class HaltContract:
         assert (tag.max_id, tag.mark) == (1010, 1010)
         assert (await store.read_remembered(["order"])) == {"order": 1010}
         assert (await store.allocate("order", 5)).start == 1010
+
+    async def test_r7_what_a_skip_leaves_of_a_limit_is_given(self, backend: Backend) -> None:
+        store = await backend.node()
+        await store.create_tag(NewTag("order", limit=100_000))
+        await store.skip_tags(99_990)
+        assert await store.allocate("order", 5000) == Range("order", 99_991, 99_992)
+
+    async def test_r7_a_limit_is_not_lowered_below_what_is_due_to_be_left_out(self, backend: Backend) -> None:
+        store = await backend.node()
+        await store.create_tag(NewTag("order", limit=10_000))
+        await store.skip_tags(1000)
+        with pytest.raises(InvalidCount, match="1001"):
+            await store.change_tag("order", TagChange(limit=500))
+        assert (await store.change_tag("order", TagChange(limit=2000))).mark == 1001
+        assert (await store.allocate("order", 1)).start == 1001
+        await store.skip_tags(5000)
+        assert (await store.change_tag("order", TagChange(limit=2000))).mark == 2000
+        assert (await store.change_tag("order", TagChange(limit=9000))).limit == 9000
 
     async def test_r7_a_skip_ends_at_the_limit(self, backend: Backend) -> None:
         store = await backend.node()

@@ -37,7 +37,7 @@ def tag_command() -> None:
 @tag_command.command("create")
 @click.argument("name")
 @click.option("--step", type=int, default=DEFAULT_STEP, show_default=True, help="Least numbers that a refill asks for.")
-@click.option("--start", type=int, default=1, show_default=True, help="First number.")
+@click.option("--start", type=int, help="First number.  [default: 1, or above what a failover or a repair left out]")
 @click.option("--limit", type=int, help="No number at or above this is given.  [default: none below 2^63]")
 @click.option("--description", default="", help="What it is for.")
 @store_options
@@ -45,7 +45,7 @@ def tag_command() -> None:
 def tag_create(
     name: str,
     step: int,
-    start: int,
+    start: int | None,
     limit: int | None,
     description: str,
     config_file: Path | None,
@@ -58,8 +58,9 @@ def tag_create(
     made = _with_store((config_file, store, data_dir), lambda segments: segments.create_tag(new))
     if as_json:
         write_json(_object(made))
-    elif made.max_id > start:
-        click.echo(f"created the tag {name!r}; it existed before, so its first number is {made.max_id}")
+    elif made.max_id > (1 if start is None else start):
+        why = "it existed before" + (", or a failover or a repair left numbers out" if start is None else "")
+        click.echo(f"created the tag {name!r}; {why}, so its first number is {made.max_id}")
     else:
         click.echo(f"created the tag {name!r}; its first number is {made.max_id}")
 

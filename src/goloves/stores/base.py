@@ -82,8 +82,12 @@ class NewTag:
 
     name: str
     step: int = DEFAULT_STEP
-    start: int = 1
-    """First number; 0 or above. A tombstone's mark beats it."""
+    start: int | None = None
+    """First number; 0 or above. A tombstone's mark beats it.
+
+    None: 1, or above all that failovers and repairs left out, since a tag that the store has never seen may be one that
+    it forgot (R7). A number that is given is taken at its word.
+    """
     description: str = ""
     limit: int = MAX_NUMBER
 

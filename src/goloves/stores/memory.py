@@ -82,6 +82,7 @@ class MemoryData:
     """Only Leaf's table exists: no marks, no tombstones, no windows (R4)."""
     halt: str = ""
     repairs: int = 0
+    skipped: int = 0
     leaf: dict[str, LeafRow] = field(default_factory=dict)
     tags: dict[str, TagRow] = field(default_factory=dict)
     spaces: dict[str, SpaceRow] = field(default_factory=dict)
@@ -170,8 +171,9 @@ class MemoryStore:
         rules.check_new_tag(new)
         if new.name in self.data.leaf:
             raise rules.tag_exists(new.name)
-        old = self.data.tags.get(new.name, TagRow(0))
-        first = rules.first_number(new, old.mark)
+        known = self.data.tags.get(new.name)
+        old = known or TagRow(0)
+        first = rules.first_number(new, known.mark if known else None, self.data.skipped)
         self.data.leaf[new.name] = LeafRow(first, new.step, new.description, self._now())
         self.data.tags[new.name] = TagRow(first, new.limit, old.halted)
         return self._tag(new.name)
@@ -388,6 +390,7 @@ class MemoryStore:
 
     async def skip_tags(self, gap: int) -> None:
         self._check_open()
+        self.data.skipped += gap
         for name in {*self.data.leaf, *self.data.tags}:
             marked = self._marked(name)
             row = self.data.leaf.get(name)

@@ -115,17 +115,29 @@ def check_new_tag(new: NewTag) -> None:
     _check_step(new.step)
     _check_limit(new.limit)
     _check_description(new.description)
-    if not 0 <= new.start <= new.limit:
+    if new.start is not None and not 0 <= new.start <= new.limit:
         raise InvalidCount(f"the first number is {new.start}; it lies between 0 and the tag's limit {new.limit}")
 
 
-def first_number(new: NewTag, mark: int) -> int:
-    """Give `max_id` for a tag made where numbers up to `mark` were granted before; InvalidCount past the limit."""
+def first_number(new: NewTag, mark: int | None, left_out: int) -> int:
+    """Give `max_id` for a new tag; InvalidCount past its limit.
+
+    `mark`: numbers were granted up to it before; None for a name that the store has never seen. `left_out`: how many
+    numbers failovers and repairs let every tag leave out, all in all.
+    """
+    if mark is None:
+        first = 1 + left_out if new.start is None else new.start
+        if first > new.limit:
+            raise InvalidCount(
+                f"a new tag begins at {first}, above what failovers and repairs of this store left out, and its limit"
+                f" is {new.limit}; if no number of {new.name!r} was ever issued, say where it begins: --start 1"
+            )
+        return first
     if mark > new.limit:
         raise InvalidCount(
             f"numbers of a deleted tag {new.name!r} were granted up to {mark}; the new limit {new.limit} lies below"
         )
-    return max(new.start, mark)
+    return max(1 if new.start is None else new.start, mark)
 
 
 def check_change(change: TagChange) -> None:

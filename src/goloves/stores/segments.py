@@ -97,10 +97,9 @@ class SqlSegments(Session):
             raise rules.store_halted(row.store_halt)
         if row.halted:
             raise rules.tag_halted(tag, row.halted)
-        if row.due:
-            self._skip(connection, tag, row)
+        number = self._skip(connection, tag, row, row.max_id) if row.due else row.max_id
         if not exact:
-            size = rules.size_near_limit(size, row.max_id, row.limit)
+            size = rules.size_near_limit(size, number, row.limit)
         end = self._dialect.raise_number(connection, tag, size, row.limit)
         if end is None:
             return self._not_raised(connection, tag, size, row)
@@ -112,13 +111,16 @@ class SqlSegments(Session):
         self._raise_mark(connection, tag, end)
         return Range(tag, start, end)
 
-    def _skip(self, connection: Connection, tag: str, row: _Row) -> None:
-        """Leave numbers out: move `max_id` up and grant nothing."""
-        assert row.max_id is not None
-        out = min(row.due, row.limit - row.max_id)
-        if out > 0 and self._dialect.raise_number(connection, tag, out, row.limit) is None:
-            raise rules.used_up(tag, row.max_id, row.limit, out)
+    def _skip(self, connection: Connection, tag: str, row: _Row, max_id: int) -> int:
+        """Leave numbers out: move `max_id` up and grant nothing; gives where it stands then."""
+        out, number = min(row.due, row.limit - max_id), max_id
+        if out > 0:
+            raised = self._dialect.raise_number(connection, tag, out, row.limit)
+            if raised is None:
+                raise rules.used_up(tag, max_id, row.limit, out)
+            number = raised
         connection.execute(update(schema.tag).where(schema.tag.c.name == tag).values(skipped=row.skipped))
+        return number
 
     def _not_raised(self, connection: Connection, tag: str, size: int, row: _Row) -> GolovesError:
         max_id = connection.execute(self._select_number(tag)).scalar()
@@ -201,7 +203,8 @@ class SqlSegments(Session):
         alike = connection.execute(select(schema.leaf.c.biz_tag).where(schema.leaf.c.biz_tag == new.name)).scalar()
         if alike is not None:
             raise rules.tag_exists(new.name) if alike == new.name else rules.tag_alike(new.name, alike)
-        first = rules.first_number(new, min(row.mark + row.due, MAX_NUMBER) if row.mark >= 0 else 0)
+        mark = None if row.mark == NEVER_MADE else min(row.mark + row.due, MAX_NUMBER)
+        first = rules.first_number(new, mark, row.skipped)
         connection.execute(
             insert(schema.leaf).values(
                 biz_tag=new.name,
@@ -235,7 +238,9 @@ class SqlSegments(Session):
             if row is None:
                 raise rules.unknown_tag(name)
             if change.limit is not None:
-                rules.check_lower_limit(name, change.limit, max(row.mark, row.max_id or 0))
+                # What is due to be left out counts as granted: nodes have read marks above it.
+                granted = min(max(row.mark, row.max_id or 0) + row.due, max(row.limit, row.mark, row.max_id or 0))
+                rules.check_lower_limit(name, change.limit, granted)
                 connection.execute(update(schema.tag).where(schema.tag.c.name == name).values(limit=change.limit))
         values: dict[str, Any] = {"update_time": func.current_timestamp()}
         if change.step is not None:
