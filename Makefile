@@ -19,7 +19,7 @@ EPOCH = $(shell git log -1 --format=%ct 2>/dev/null || echo 1700000000)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help venv run test image-test conformance faults docs simulate fuzz bench lint format proto build requirements clean
+.PHONY: help venv run test image-test conformance faults docs simulate fuzz bench lint format proto man build release-check requirements clean
 
 help:  ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -74,9 +74,15 @@ format: .venv/dev.stamp  ## put the code into the project's format
 proto: .venv/dev.stamp  ## make what is generated from the .proto files; ARGS=--check only compares
 	$(BIN)/python scripts/proto.py $(ARGS)
 
+man: .venv/dev.stamp  ## make the manual pages from the commands; ARGS=--check only compares
+	$(BIN)/python scripts/man.py $(ARGS)
+
 build: .venv/dev.stamp  ## build the wheel and the source package into dist/
 	rm -rf dist
 	SOURCE_DATE_EPOCH=$(EPOCH) $(BIN)/python -m build --no-isolation
+
+release-check: .venv/dev.stamp  ## build twice, compare, and install each package and extra into a clean environment
+	$(BIN)/python scripts/release-check.py $(ARGS)
 
 requirements: .venv/dev.stamp  ## renew the pins from pyproject.toml; ARGS=--upgrade takes the newest of everything
 	@scripts/oldest-python $(BIN)/python

@@ -7,7 +7,7 @@
 - Blocks of `json` and `toml` can be read, the latter as a configuration. Those of other languages name the test that
   compiles them (COMPILED), or are of a kind that nothing here can run (SHOWN).
 - Each `goloves …` and `make …` that a page names can be given.
-- A section with a figure (so many a second, so many MB) names the command that gives it, or its page's beginning does.
+- A section with a figure (so many a second, so many µs) names the command that gives it, or its page's beginning does.
 
 Blocks that are indented by four spaces are for reading; only the commands in them are looked at.
 """
@@ -52,7 +52,7 @@ PORTS = re.compile(r"(?<=[.\w\]]:)(8000|80[89][01]|5005[12]|3306|5432)\b")
 """Ports of pages; each stands for a free one."""
 
 FIGURE = re.compile(
-    r"\d[\d,.]* (?:million )?(?:requests|calls|ids|answers|refills) (?:a|per) second|\d[\d,.]*(?:/s\b| ?µs| MB\b)"
+    r"\d[\d,.]* (?:million )?(?:requests|calls|ids|answers|refills) (?:a|per) second|\d[\d,.]*(?:/s\b| ?µs)"
 )
 
 

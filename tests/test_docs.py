@@ -66,7 +66,7 @@ def test_messages_that_name_a_page_name_one_that_exists() -> None:
         ("    make nonsense", ": `make nonsense`: make has no nonsense"),
         ("It serves 90,000 requests a second.", ": the figure '90,000 requests a second' names no command"),
         ("# A\nMeasure it with `make bench`: 5 µs.", ""),
-        ("# A\n`make lint`\n## B\nIt takes 15 MB.", ": the figure '15 MB' names no command"),
+        ("# A\n`make lint`\n## B\nIt takes 15 µs.", ": the figure '15 µs' names no command"),
         ("```\nwhat\n```", ":1: the block does not say what it is"),
         ("text\n```cobol\nwhat\n```", ":2: nothing is known of blocks of 'cobol'"),
         ("```json\n{'a': 1}\n```", ":1: no JSON: "),

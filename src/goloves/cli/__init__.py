@@ -82,7 +82,7 @@ class LazyCommands(click.Group):
 @click.version_option(__version__, message="goloves %(version)s")
 @click.option("--debug", is_flag=True, envvar="GOLOVES_DEBUG", help="Show tracebacks of unexpected errors.")
 def main(debug: bool) -> None:
-    r"""Goloves: unique 64-bit ids over HTTP and gRPC, never the same id twice.
+    """Goloves: unique 64-bit ids over HTTP and gRPC, never the same id twice.
 
     \b
     First steps:
@@ -90,4 +90,4 @@ def main(debug: bool) -> None:
       curl localhost:8080/api/segment/get/default
       goloves tag create order --description 'orders'
       goloves next order --count 3
-    """
+    """  # noqa: D301 - click reads the character that a raw text would not have

@@ -12,13 +12,13 @@ SHELLS = ("bash", "zsh", "fish")
 @click.command("completion")
 @click.argument("shell", type=click.Choice(SHELLS), required=False)
 def completion_command(shell: str | None) -> None:
-    r"""Print the completion script of SHELL (bash, zsh or fish; yours, if none is named).
+    """Print the completion script of SHELL (bash, zsh or fish; yours, if none is named).
 
     \b
     bash: goloves completion bash > ~/.local/share/bash-completion/completions/goloves
     zsh:  goloves completion zsh > "${fpath[1]}/_goloves"
     fish: goloves completion fish > ~/.config/fish/completions/goloves.fish
-    """
+    """  # noqa: D301 - click reads the character that a raw text would not have
     name = shell or Path(os.environ.get("SHELL", "")).name
     if name not in SHELLS:
         raise click.UsageError(f"name the shell: {', '.join(SHELLS)}")
