@@ -1,3 +1,3 @@
-from supervisor.service import start
+from supervisor.service import notified, start
 
-__all__ = ["start"]
+__all__ = ["notified", "start"]

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import grpc
 
 from faults.background import Background
-from faults.nodes import wait_for
+from faults.nodes import PATIENCE, wait_for
 from goloves.v1 import goloves_pb2, goloves_pb2_grpc
 
 PAUSE = 0.1
@@ -65,13 +65,17 @@ class Load:
         self._background.run(self._finish())
         self._background.__exit__(kind, error, trace)
 
-    def wait_all_served(self, times: int = 1) -> None:
-        """Wait until every client has been served so many times more."""
+    def wait_all_served(self, times: int = 1, *, despite_failures: bool = False) -> None:
+        """Wait until every client has been served so many times more, or one has failed unless that is foreseen."""
         before = Counter(self.served_by_client)
         clients = range(sum(self._clients))
         wait_for(
-            lambda: all(self.served_by_client[client] - before[client] >= times for client in clients) or self.failures,
+            lambda: (
+                all(self.served_by_client[client] - before[client] >= times for client in clients)
+                or (self.failures and not despite_failures)
+            ),
             "every client is served",
+            patience=4 * PATIENCE,
         )
 
     def check(self) -> None:

@@ -3,8 +3,10 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from faults.nodes import wait_for
 from system.serving import PATIENCE, Serving
 
 
@@ -56,6 +59,12 @@ class Service(Serving):
             return ready if len(ready) == len(nodes) == count and not ready & without else set()
 
         return self.wait(pids, f"{count} nodes that are ready")
+
+    def refuses(self) -> bool:
+        """Whether its first address takes no connections."""
+        host, port = self.urls[0].removeprefix("http://").rsplit(":", 1)
+        with socket.socket() as probe:
+            return probe.connect_ex((host, int(port))) != 0
 
     def reload(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run `goloves reload`."""
@@ -112,3 +121,45 @@ def start(tmp_path: Path) -> Iterator[Start]:
             os.kill(pid, signal.SIGKILL)
     for service in running:
         service.remove()
+
+
+class Notified:
+    """A service manager's socket: what is said to it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(str(path))
+        self.said: list[dict[str, str]] = []
+        # At all times, as a service manager does: the kernel keeps few messages, and what is more is lost.
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def wait(self, **words: str) -> dict[str, str]:
+        """Wait until something is said that holds these words."""
+
+        def found() -> dict[str, str] | None:
+            return next((said for said in list(self.said) if words.items() <= said.items()), None)
+
+        wait_for(found, f"{words} is said, and not only {self.said}")
+        message = found()
+        assert message is not None
+        return message
+
+    def close(self) -> None:
+        """Listen no more."""
+        self.socket.shutdown(socket.SHUT_RD)
+        self._reader.join()
+        self.socket.close()
+
+    def _read(self) -> None:
+        while text := self.socket.recv(65_536).decode():
+            self.said.append(dict(line.split("=", 1) for line in text.splitlines()))
+
+
+@pytest.fixture
+def notified(tmp_path: Path) -> Iterator[Notified]:
+    """A service manager that listens."""
+    made = Notified(tmp_path / "notify")
+    yield made
+    made.close()

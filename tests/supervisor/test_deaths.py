@@ -14,10 +14,16 @@ import pytest
 from faults.nodes import wait_for
 from goloves.cli.failures import Exit
 from goloves.stores.marks import lock_directory
+from supervisor.load import Load
 from supervisor.service import Service, Start, gone, nodes_of
+from system.serving import PATIENCE
 
 ORPHANS_END = 15.0
 """Seconds within which nodes whose supervisor was killed have ended; see `supervisor/inside.py`."""
+
+
+SILENCE = "8"
+"""Seconds of silence that are allowed: a machine that runs other tests keeps a node from its turn for some."""
 
 
 def draw(service: Service, count: int = 1) -> list[int]:
@@ -42,6 +48,25 @@ def test_a_killed_node_is_replaced_and_the_others_serve_on(start: Start) -> None
     assert service.stop() == Exit.DONE
 
 
+@pytest.mark.timeout(300)
+def test_a_death_under_200_connections_costs_at_most_the_requests_that_the_node_held(start: Start) -> None:
+    service = start("--nodes", "2")
+    old = service.all_ready(2)
+    with Load(service.urls[0], service.grpc, http_clients=160, grpc_clients=40) as load:
+        load.wait_all_served(1)
+        wait_for(lambda: sum(node["connections"] for node in service.nodes()) >= 200, "all are told")
+        victim = service.nodes()[0]
+        os.kill(victim["pid"], signal.SIGKILL)
+        service.all_ready(2, without={victim["pid"]})
+        load.wait_all_served(2, despite_failures=True)
+    assert not [what for what in load.failures if what.startswith("connect")], load.failures
+    # It may have been given some more between being asked and being killed.
+    assert load.failures.total() <= victim["connections"] + 5, load.failures
+    assert len(set(load.numbers)) == len(load.numbers) >= 3 * 200
+    assert len(service.pids() & old) == 1
+    assert service.stop() == Exit.DONE
+
+
 def test_all_nodes_killed_at_once_come_back_and_connections_wait_meanwhile(start: Start) -> None:
     service = start("--nodes", "2")
     old = service.all_ready(2)
@@ -56,24 +81,24 @@ def test_all_nodes_killed_at_once_come_back_and_connections_wait_meanwhile(start
 
 
 def test_a_node_that_hangs_is_killed_and_replaced(start: Start) -> None:
-    service = start("--nodes", "2", GOLOVES_SERVER__UNRESPONSIVE="2")
+    service = start("--nodes", "2", GOLOVES_SERVER__UNRESPONSIVE=SILENCE)
     old = service.all_ready(2)
     victim = min(old)
     os.kill(victim, signal.SIGSTOP)
     new = service.all_ready(2, without={victim})
     assert len(new & old) == 1
     assert gone(victim)
-    service.says(r"a node died and is replaced .*reason='it said nothing for \d s'")
+    service.says(r"a node died and is replaced .*reason='it said nothing for \d+ s'")
     assert draw(service, 10)
     assert service.stop() == Exit.DONE
 
 
 def test_a_frozen_supervisor_costs_no_node_its_life_when_it_wakes(start: Start) -> None:
-    service = start("--nodes", "2", GOLOVES_SERVER__UNRESPONSIVE="2")
+    service = start("--nodes", "2", GOLOVES_SERVER__UNRESPONSIVE=SILENCE)
     old = service.all_ready(2)
     service.process.send_signal(signal.SIGSTOP)
     frozen = time.monotonic()
-    wait_for(lambda: time.monotonic() - frozen > 4, "twice the silence that is allowed")
+    wait_for(lambda: time.monotonic() - frozen > float(SILENCE) + 2, "more than the silence that is allowed")
     assert draw(service, 10), "nodes serve without a supervisor that looks"
     service.process.send_signal(signal.SIGCONT)
     awake = time.monotonic()
@@ -115,10 +140,10 @@ def test_a_crash_loop_slows_down_raises_an_alarm_and_leaves_the_others_unharmed(
     assert killed >= 5
     waits = [float(wait) for wait in re.findall(r"a node died and is replaced .*next_in=([\d.]+)", service.said)]
     assert waits[:5] == [0.0, 0.1, 0.2, 0.4, 0.8]
-    answer = httpx2.get(f"{service.admin}/healthz").json()
+    answer = httpx2.get(f"{service.admin}/healthz", timeout=PATIENCE).json()
     assert answer["status"] == "degraded"
     assert any("again and again" in reason for reason in answer["reasons"])
-    assert httpx2.get(f"{service.admin}/readyz").status_code == 200
+    assert httpx2.get(f"{service.admin}/readyz", timeout=PATIENCE).status_code == 200
     assert safe in service.all_ready(2)
     assert service.stop() == Exit.DONE
 
@@ -136,7 +161,7 @@ def test_nodes_of_a_killed_supervisor_stop_issuing_and_end_and_the_next_start_is
         service.process.wait(30)
         assert wait_for(lambda: all(map(gone, nodes)), "the nodes end", patience=ORPHANS_END) < ORPHANS_END
         assert kept.recv(4096) == b"", "a node that has ended leaves no connection behind"
-    assert service.said.count("the supervisor is gone: this node stops") == 2
+    wait_for(lambda: service.said.count("the supervisor is gone: this node stops") == 2, "both have said so")
     again = start("--nodes", "2", "--http", address)
     again.all_ready(2)
     drawn += draw(again, 1000)
@@ -145,7 +170,7 @@ def test_nodes_of_a_killed_supervisor_stop_issuing_and_end_and_the_next_start_is
 
 
 def test_a_frozen_node_of_a_killed_supervisor_ends_too(start: Start) -> None:
-    """The kernel wakes a stopped process group that nobody is left to wake."""
+    """Also where another process of its group, which the kernel does not call orphaned then, is left."""
     service = start("--nodes", "2")
     nodes = service.all_ready(2)
     os.kill(min(nodes), signal.SIGSTOP)
@@ -175,7 +200,7 @@ def test_a_store_that_was_lost_is_not_made_anew_by_a_node_that_is_replaced(start
     os.kill(node, signal.SIGKILL)
     service.says(r"a node can't start .*there is no store at")
     assert not (tmp_path / "data" / "goloves.db").exists()
-    assert httpx2.get(f"{service.admin}/readyz").status_code == 503
+    assert httpx2.get(f"{service.admin}/readyz", timeout=PATIENCE).status_code == 503
     assert service.stop() == Exit.DONE
 
 

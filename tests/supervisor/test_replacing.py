@@ -1,8 +1,13 @@
 """Nodes are replaced, and services taken over, while clients draw: nobody notices."""
 
+import pytest
+
 from goloves.cli.failures import Exit
 from supervisor.load import Load
 from supervisor.service import Start
+
+pytestmark = pytest.mark.timeout(400)
+"""200 clients in one interpreter take their time beside other tests."""
 
 HTTP_CLIENTS = 160
 GRPC_CLIENTS = 40
