@@ -170,7 +170,7 @@ def test_nodes_of_a_killed_supervisor_stop_issuing_and_end_and_the_next_start_is
 
 
 def test_a_frozen_node_of_a_killed_supervisor_ends_too(start: Start) -> None:
-    """Also where another process of its group, which the kernel does not call orphaned then, is left."""
+    """It is woken for that, whatever became its parent."""
     service = start("--nodes", "2")
     nodes = service.all_ready(2)
     os.kill(min(nodes), signal.SIGSTOP)
