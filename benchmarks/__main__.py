@@ -19,9 +19,12 @@ from benchmarks.servers import NotServing, python, settle
 from benchmarks.tables import tables
 
 PAGE = ROOT / "docs" / "benchmarks.md"
+LATEST = ROOT / "benchmarks" / "results" / "latest.json"
+"""What stands on the page, with all that was measured."""
 BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
 
-FULL = Plan(runs=5, seconds=3.0, warmup=0.5)
+FULL = Plan(runs=5, seconds=2.5, warmup=0.5)
+"""As long as it can be: some 25 minutes for everything is what a person waits for."""
 SHORT = Plan(runs=1, seconds=1.0, warmup=0.3)
 
 
@@ -52,8 +55,10 @@ SCENARIOS: dict[str, Callable[[Servers, Plan, Say], Iterator[Row]]] = {
     "grpc-closed": scenarios.grpc_closed,
     "grpc-open": scenarios.grpc_latency,
     "batches": scenarios.batches,
+    "burst": scenarios.burst,
     "in-process": _program("in process", "benchmarks.in_process"),
     "user-time": _program("user time", "benchmarks.user_time"),
+    "functions": _program("functions", "benchmarks.functions"),
     "node": node.measure,
 }
 
@@ -84,7 +89,9 @@ def main(
     click.echo(text)
     click.echo(f"\nAll that was measured: {source}", err=True)
     if write:
-        put(PAGE, text)
+        put(PAGE, f"{text}\n\nAll that was measured: [latest.json](../benchmarks/results/latest.json).")
+        LATEST.parent.mkdir(exist_ok=True)
+        LATEST.write_text(compact(result), encoding="utf-8")
     if any(row["figures"].get("duplicates") for row in result["rows"]):
         raise click.ClickException("an id came twice: a fault in Goloves or in a peer; the JSON file says where")
 
@@ -127,6 +134,13 @@ def keep(result: dict[str, Any]) -> Path:
     path = directory / f"{str(result['began']).replace(':', '')}.json"
     path.write_text(json.dumps(result, indent=1), encoding="utf-8")
     return path
+
+
+def compact(result: dict[str, Any]) -> str:
+    """Give what was measured as JSON with a line for each row, so that two runs can be compared."""
+    rows = ",\n".join(json.dumps(row, separators=(",", ":")) for row in result["rows"])
+    rest = json.dumps({key: value for key, value in result.items() if key != "rows"}, indent=1)
+    return f'{rest[:-2]},\n "rows": [\n{rows}\n]}}\n'
 
 
 def page(result: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from benchmarks.load import Call, Request
 from benchmarks.machine import Cores
 from benchmarks.routes import CALLS, ROUTES
 from benchmarks.servers import NotServing, Running, free_port, get, listens, python, start
-from benchmarks.store import Store, goloves_config
+from benchmarks.store import STEP, Store, goloves_config
 
 HERE = Path(__file__).parent
 
@@ -93,12 +93,12 @@ class Servers:
         return tuple(name for name in peers if name not in self.left_out)
 
     @contextlib.contextmanager
-    def node(self, name: str = GOLOVES, *options: str) -> Iterator[Running]:
-        """Run a node of Goloves over the database; `options` are the interpreter's."""
+    def node(self, name: str = GOLOVES, *options: str, max_step: int | None = STEP) -> Iterator[Running]:
+        """Run a node of Goloves over the database; `options` are the interpreter's, `max_step` None is the default."""
         http, grpc = free_port(), free_port()
         with tempfile.TemporaryDirectory(prefix="node-", dir=self._directory) as place:
             directory = Path(place)
-            config = goloves_config(directory, self.store.url, http, grpc)
+            config = goloves_config(directory, self.store.url, http, grpc, max_step)
             command = python(*options, "-m", "goloves", "serve", "--config", str(config))
             port = grpc if name == GRPC_GOLOVES else http
 
@@ -106,6 +106,20 @@ class Servers:
                 return get(http, "/readyz")[0] == 200
 
             with start(name, lambda _: command, directory, core=self.cores.server, ready=ready, port=port) as running:
+                yield running
+
+    @contextlib.contextmanager
+    def service(self) -> Iterator[Running]:
+        """Run Goloves as `make run` does: supervisor, node and a new SQLite file, on ports that are free; it is there
+        when it has said its first words."""
+        with tempfile.TemporaryDirectory(prefix="service-", dir=self._directory) as place:
+            addresses = [word for kind in ("http", "grpc", "admin") for word in (f"--{kind}", "127.0.0.1:0")]
+            command = python("-m", "goloves", "serve", *addresses)
+
+            def spoken(running: Running) -> bool:
+                return " listens on " in running.tail
+
+            with start("Goloves service", lambda _: command, Path(place), core=None, ready=spoken) as running:
                 yield running
 
     def close(self) -> None:

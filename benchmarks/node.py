@@ -17,6 +17,9 @@ from benchmarks.servers import NotServing, Running, python, rss_kb, settle
 IDLE = 10_000
 """Idle tags, and idle connections."""
 
+ROWS = 1_000_000
+"""Tags of the store whose number must not slow the start."""
+
 IMPORT = "import sys\nfor name in sys.argv[1:]:\n  __import__(name)\nprint('ready', flush=True)\nsys.stdin.read()"
 
 
@@ -34,6 +37,8 @@ def measure(servers: Servers, plan: Plan, say: Say) -> Iterator[Row]:
         figures["working_kb"] = node.rss_kb
     figures |= idle_tags(servers, IDLE if plan.runs > 1 else IDLE // 10)
     figures |= idle_connections(servers)
+    figures["first_words_s"] = first_words(servers, plan.runs)
+    figures |= startup_with_rows(servers, ROWS if plan.runs > 1 else ROWS // 10, plan.runs)
     say(f"node: {', '.join(f'{name} {value:.6g}' for name, value in figures.items())}")
     yield Row("node", "Goloves", 1, figures)
 
@@ -47,6 +52,26 @@ def startup(servers: Servers, times: int) -> float:
         with servers.node("Goloves start"):
             spent.append(time.perf_counter() - begin)
     return statistics.median(spent)
+
+
+def first_words(servers: Servers, times: int) -> float:
+    """Give the median seconds from the start of the process until it says where it listens: as `make run` starts it,
+    with all defaults, a supervisor and a store that it makes."""
+    spent = []
+    for _ in range(times):
+        begin = time.perf_counter()
+        with servers.service():
+            spent.append(time.perf_counter() - begin)
+    return statistics.median(spent)
+
+
+def startup_with_rows(servers: Servers, rows: int, times: int) -> dict[str, float]:
+    """Give the seconds until ready over a store of `IDLE` tags more, and of `rows`; they stay in the store."""
+    servers.store.add_numbered(1, IDLE, 1000)
+    few = startup(servers, times)
+    servers.store.add_numbered(IDLE + 1, rows, 1000)
+    many = startup(servers, times)
+    return {"ready_few_s": few, "ready_few_rows": IDLE, "ready_many_s": many, "ready_many_rows": rows}
 
 
 def imported(node: Running) -> list[str]:
@@ -114,6 +139,7 @@ def idle_connections(servers: Servers) -> dict[str, float]:
         raise NotServing(f"beside {IDLE} idle connections: {figures['faults']}")
     return {
         "idle_connections": IDLE,
+        "with_idle_connections_kb": after,
         "kb_per_idle_connection": (after - before) / IDLE,
         "p99_beside_idle_connections_us": figures["latency_us"]["p99"],
     }

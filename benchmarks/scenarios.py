@@ -28,6 +28,11 @@ GRPC_CONNECTIONS = 4
 GRPC_SHAPES = ((8, 1), (8, 4), (8, 32), (4, 100))
 """Connections, and calls in flight on each, of the closed loops over gRPC."""
 
+BURST_CONNECTIONS = 64
+BURST_GROWTH = 1.0
+"""Seconds after which a tag of a small step has to keep up with one of a large step."""
+BURST = {"step 10": 10, "step 1,000,000": 1_000_000}
+
 BATCH = 10_000
 RANGE = 1_000_000
 
@@ -134,6 +139,20 @@ def batches(servers: Servers, plan: Plan, say: Say) -> Iterator[Row]:
             figures["ns_per_id"] = figures["server_us_per_request"] * 1000 / ids
             say(f"batches {number}/{plan.runs} {name}: {figures['ids_per_second'] / 1e6:.1f} million ids/s")
             yield Row("batches", name, number, figures)
+
+
+def burst(servers: Servers, plan: Plan, say: Say) -> Iterator[Row]:
+    """Throughput of 64 connections that come all at once to a tag that nobody has used, by its step, from the second
+    second on. What fails in the first one counts as well."""
+    load = Load(plan.seconds, BURST_GROWTH, connections=BURST_CONNECTIONS)
+    with servers.node("Goloves burst", max_step=None) as node:
+        for number in range(1, plan.runs + 1):
+            for name, step in BURST.items():
+                tag = f"burst{step}x{number}"
+                servers.store.add_tags([tag], step)
+                figures = run(servers.openload, node, Request(f"/api/segment/get/{tag}"), load, core=servers.cores.load)
+                say(f"burst {number}/{plan.runs} {name}: {_in_short(figures)}")
+                yield Row("burst", name, number, figures)
 
 
 def grpc_cost(servers: Servers, plan: Plan, say: Say) -> Iterator[Row]:

@@ -44,6 +44,11 @@ class Store:
         rows = ",".join(f"('{name}',1,{step},'',now())" for name in names)
         self._server.sql(INSERT + rows, self._database)
 
+    def add_numbered(self, first: int, last: int, step: int) -> None:
+        """Create the tags `n<first>` to `n<last>`, as many as one likes: MariaDB counts by itself."""
+        numbered = INSERT.replace("VALUES", f"SELECT CONCAT('n', seq),1,{step},'',now() FROM seq_{first}_to_{last}")
+        self._server.sql(numbered, self._database)
+
     def granted(self) -> int:
         """Give how many numbers were granted so far, of all tags."""
         return int(self._server.sql("SELECT SUM(max_id) - COUNT(*) FROM leaf_alloc", self._database))
@@ -60,14 +65,14 @@ class Store:
                 os.sched_setaffinity(int(thread.name), {core})
 
 
-def goloves_config(directory: Path, url: str, port: int, grpc: int) -> Path:
-    """Write the configuration of the node that is measured: all defaults, but for addresses, `max_step` and no
-    supervisor, for the process that is started is the one that is measured."""
+def goloves_config(directory: Path, url: str, port: int, grpc: int, max_step: int | None = STEP) -> Path:
+    """Write the configuration of the node that is measured: all defaults, but for addresses, `max_step` (unless None)
+    and no supervisor, for the process that is started is the one that is measured."""
     path = directory / "goloves.toml"
     path.write_text(
         f'[server]\ndata_dir = "{directory / "data"}"\nnodes = 0\n\n[stores]\nurl = "{url}"\n\n'
         f'[http]\nlisten = ["127.0.0.1:{port}"]\n\n[grpc]\nlisten = ["127.0.0.1:{grpc}"]\n\n'
-        f"[segment]\nmax_step = {STEP}\n",
+        + (f"[segment]\nmax_step = {max_step}\n" if max_step else ""),
         encoding="utf-8",
     )
     return path

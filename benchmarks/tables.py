@@ -23,6 +23,13 @@ NS_PER_ID = 300
 OVER_IMPORTS_MB = 15
 NODE_MB = 75
 READY_S = 1.5
+READY_FEW_S = 2.0
+"""With 10,000 tags in the store."""
+READY_MANY = 1.2
+"""Over that, with a million: what differs between two starts of the same."""
+FIRST_WORDS_S = 2.0
+BURST_RATIO = 0.9
+"""Of the large step's rate; a tenth is what two runs of the same differ by."""
 KB_PER_TAG = 1.0
 
 KEEPS_UP = 0.99
@@ -40,6 +47,8 @@ def tables(rows: Sequence[Row]) -> str:
         for name, make in _TABLES.items()
         if any(scenario.startswith(name) for scenario in known)
     ]
+    if "functions" in known:
+        parts.append(_where(rows))
     return "\n\n".join([*parts, *_marked(rows)])
 
 
@@ -219,6 +228,20 @@ def _batches(rows: list[Row]) -> str:
     return _table("Batches over HTTP, one node, 4 connections", heads, lines)
 
 
+def _burst(rows: list[Row]) -> str:
+    lines = []
+    *_, large = _names(rows)
+    for name in _names(rows):
+        rate, ratio = median(rows, name, _rate), median_ratio(rows, name, large, _rate)
+        failed = sum(bool(_faults(row)) for row in rows if row.contender == name)
+        met = ratio >= BURST_RATIO and not failed
+        verdict = "" if name == large else f"no error, {BURST_RATIO} × the large step: {_verdict(met)}"
+        tail = _us(median(rows, name, _latency("p99.9")))
+        lines.append([_label(rows, name), f"{rate:,.0f}", f"{ratio:.2f}", tail, str(failed), verdict])
+    heads = ["", "answers a second", "÷ large step", "p99.9, µs", "runs with an error", "bar"]
+    return _table("A burst of 64 connections on a tag that nobody has used, from its second second on", heads, lines)
+
+
 def _in_process(rows: list[Row]) -> str:
     lines = []
     for name in rows[0].figures:
@@ -241,23 +264,85 @@ def _user_time(rows: list[Row]) -> str:
     return _table("User time in the protocol, without sockets", heads, lines)
 
 
+WHERE = {"repeated": "cost, repeated", "different": "cost, different"}
+"""The two kinds of requests of the table of microseconds, and the scenarios that tell what they cost."""
+WHERE_ROUTE = "segment get"
+FUNCTIONS = 7
+
+
+def _where(rows: Sequence[Row]) -> str:
+    """Put what several scenarios say together: what a request costs, where, and in which functions."""
+    cells: dict[str, list[str]] = {}
+    ours = f"{GOLOVES}, {WHERE_ROUTE}"
+
+    def add(what: str, place: int, text: str) -> None:
+        cells.setdefault(what, [""] * len(WHERE))[place] = text
+
+    for place, (kind, scenario) in enumerate(WHERE.items()):
+        part = [row for row in rows if row.scenario == scenario and row.contender == ours]
+        measured = [row for row in rows if row.scenario == "user time"]
+        own = float("nan")
+        if measured:
+            own = statistics.median(float(row.figures[f"{WHERE_ROUTE}, {kind}"]) for row in measured)
+        if part:
+            cost = median(part, ours, _cost)
+            user = median(part, ours, lambda figures: float(figures["server_user_us_per_request"]))
+            add(f"all of it, at {COST_RATE:,}/s", place, f"{cost:.1f} µs")
+            add(
+                "the kernel: waiting, reading, and the way of the answer",
+                place,
+                f"{cost - user:.1f} µs",
+            )
+            add("the event loop (uvloop), outside the kernel", place, f"{user - own:.1f} µs" if own == own else "")
+        add("Goloves' own code", place, f"{own:.2f} µs" if own == own else "")
+    for place, kind in enumerate(WHERE):
+        shares = _shares([row for row in rows if row.scenario == "functions"], f"{WHERE_ROUTE}, {kind}: ")
+        for name, share in list(shares.items())[:FUNCTIONS]:
+            add(f"of that, `{name}`", place, f"{share:.0%}")
+    heads = ["", "requests that repeat", "no two alike"]
+    return _table(f"Where the microseconds go, {WHERE_ROUTE}", heads, [[what, *found] for what, found in cells.items()])
+
+
+def _shares(rows: list[Row], prefix: str) -> dict[str, float]:
+    """Give the parts of time of the functions of a route, the largest first."""
+    names = {name for row in rows for name in row.figures if name.startswith(prefix)}
+    found = {
+        name.removeprefix(prefix): statistics.median(float(row.figures.get(name, 0.0)) for row in rows)
+        for name in names
+    }
+    return dict(sorted(found.items(), key=lambda pair: -pair[1]))
+
+
 def _node(rows: list[Row]) -> str:
     def of(name: str) -> float:
         return statistics.median(float(row.figures[name]) for row in rows)
 
     imports, working = of("imports_kb") / 1024, of("working_kb") / 1024
-    own, tag = working - imports, of("kb_per_idle_tag")
-    ready, tail = of("ready_s"), of("p99_beside_idle_connections_us")
-    tags, connections = f"{of('idle_tags'):,.0f}", f"{of('idle_connections'):,.0f}"
+    held, few = of("with_idle_connections_kb") / 1024, of("ready_few_s")
+
+    def number(name: str) -> str:
+        return f"{of(name):,.0f}"
+
+    def row(what: str, value: float, unit: str, bar: float | None = None) -> list[str]:
+        digits = 1 if unit == "MB" else 2
+        verdict = f"{bar:.3g} {unit}: {_verdict(value <= bar)}" if bar is not None else ""
+        return [what, f"{value:.{digits}f} {unit}", verdict]
+
     lines = [
-        ["memory of its imports alone", f"{imports:.1f} MB", ""],
-        ["memory when ready", f"{of('ready_kb') / 1024:.1f} MB", ""],
-        ["after serving all routes", f"{working:.1f} MB", f"{NODE_MB} MB: {_verdict(working <= NODE_MB)}"],
-        ["that, less its imports", f"{own:.1f} MB", f"{OVER_IMPORTS_MB} MB: {_verdict(own <= OVER_IMPORTS_MB)}"],
-        ["start until ready", f"{ready:.2f} s", f"{READY_S} s: {_verdict(ready <= READY_S)}"],
-        [f"a tag used once, of {tags}", f"{tag:.2f} KB", f"{KB_PER_TAG:g} KB: {_verdict(tag <= KB_PER_TAG)}"],
-        [f"an idle connection, of {connections}", f"{of('kb_per_idle_connection'):.2f} KB", ""],
-        ["p99 beside them at 10,000/s", f"{_us(tail)} µs", ""],
+        row("memory of its imports alone", imports, "MB"),
+        row("memory when ready", of("ready_kb") / 1024, "MB"),
+        row("after serving all routes", working, "MB", NODE_MB),
+        row("that, less its imports", working - imports, "MB", OVER_IMPORTS_MB),
+        row(
+            f"memory of a node that has served, with {number('idle_connections')} idle connections", held, "MB", NODE_MB
+        ),
+        row(f"an idle connection, of {number('idle_connections')}", of("kb_per_idle_connection"), "KB"),
+        row(f"a tag used once, of {number('idle_tags')}", of("kb_per_idle_tag"), "KB", KB_PER_TAG),
+        row("start until ready", of("ready_s"), "s", READY_S),
+        row(f"the same, {number('ready_few_rows')} more tags in the store", few, "s", READY_FEW_S),
+        row(f"the same, {number('ready_many_rows')} of them", of("ready_many_s"), "s", READY_MANY * few),
+        row("start of a service until its first words, all defaults", of("first_words_s"), "s", FIRST_WORDS_S),
+        ["p99 beside the idle connections at 10,000/s", f"{_us(of('p99_beside_idle_connections_us'))} µs", ""],
     ]
     return _table("A node", ["", "", "bar"], lines)
 
@@ -291,6 +376,7 @@ _TABLES: dict[str, Callable[[list[Row]], str]] = {
     "grpc closed": _grpc_closed,
     "grpc open": _open(f"gRPC: open loop, {LATENCY_RATE:,} calls/s over 16 connections: µs from the intended time"),
     "batches": _batches,
+    "burst": _burst,
     "in process": _in_process,
     "user time": _user_time,
     "node": _node,

@@ -78,6 +78,49 @@ def test_latency_is_judged_by_the_plain_tail_or_by_the_floor_s_and_without_a_wit
     assert "unknown" in line(text, OURS)
 
 
+def test_a_burst_on_a_small_step_is_judged_by_the_large_one_and_by_its_errors() -> None:
+    def row(step: str, rate: float, faults: list[str]) -> Row:
+        return Row("burst", step, 1, {"rate": rate, "latency_us": {"p99.9": 900}, "faults": faults})
+
+    def verdict(small: float, faults: list[str]) -> str:
+        text = tables([row("step 10", small, faults), row("step 1,000,000", 100_000, [])])
+        return line(text, "step 10").rpartition(":")[2]
+
+    assert verdict(90_000, []) == " met |"
+    assert verdict(89_000, []) == " **missed** |"
+    assert verdict(100_000, ["1 warmup failed"]) == " **missed** |"
+
+
+def test_the_microseconds_are_those_of_the_scenarios_beside() -> None:
+    bare = {"bare: segment get, repeated": 1.0, "bare: segment get, different": 1.0}
+    rows = [
+        *(cost(name, 1, 12.0) for name in (FLOOR, BARE, OURS)),
+        Row("user time", "Goloves", 1, {**bare, "segment get, repeated": 0.8, "segment get, different": 2.0}),
+        Row("functions", "Goloves", 1, {"segment get, repeated: a.py: f": 0.9, "segment get, different: a.py: f": 0.5}),
+    ]
+    text = tables(rows)
+    assert line(text, "all of it") == f"| all of it, at {COST_RATE:,}/s | 12.0 µs |  |"
+    assert line(text, "the kernel").endswith("| 9.0 µs |  |")
+    assert line(text, "the event loop").endswith("| 2.2 µs |  |")
+    assert line(text, "Goloves' own code") == "| Goloves' own code | 0.80 µs | 2.00 µs |"
+    assert line(text, "of that, `a.py: f`").endswith("| 90% | 50% |")
+
+
+def node_figures(**changes: float) -> Row:
+    names = ("imports_kb", "ready_kb", "working_kb", "with_idle_connections_kb", "idle_connections", "idle_tags")
+    more = ("kb_per_idle_connection", "kb_per_idle_tag", "ready_s", "ready_few_s", "ready_few_rows", "ready_many_s")
+    last = ("ready_many_rows", "first_words_s", "p99_beside_idle_connections_us")
+    return Row("node", "Goloves", 1, {**dict.fromkeys([*names, *more, *last], 1.0), **changes})
+
+
+def test_memory_with_idle_connections_and_the_start_over_many_tags_have_bars() -> None:
+    good = tables([node_figures(with_idle_connections_kb=75 * 1024, ready_few_s=2, ready_many_s=2.4, first_words_s=2)])
+    bad = tables([node_figures(with_idle_connections_kb=76 * 1024, ready_few_s=2.1, ready_many_s=2.6, first_words_s=3)])
+    for what in ("memory of a node that has", "the same, 1 more", "the same, 1 of them", "start of a service"):
+        assert line(good, what).endswith(": met |")
+        assert line(bad, what).endswith(": **missed** |")
+
+
 def result(**changes: Any) -> dict[str, Any]:
     rows = [vars(row) for row in (cost(FLOOR, 1, 10), cost(BARE, 1, 13), cost(OURS, 1, 12))]
     plan = {"runs": 5, "seconds": 5.0, "warmup": 1.0}
@@ -91,7 +134,9 @@ def test_figures_come_into_the_page_between_its_markers_and_change_nothing_else(
     page, source = tmp_path / "benchmarks.md", tmp_path / "result.json"
     page.write_text("before\n<!-- figures -->\nold\n<!-- end of figures -->\nafter\n")
     source.write_text(json.dumps(result()))
+    kept = tmp_path / "results" / "latest.json"
     monkeypatch.setattr(program, "PAGE", page)
+    monkeypatch.setattr(program, "LATEST", kept)
     done = CliRunner().invoke(program.main, ["--from", str(source), "--write"])
     assert done.exit_code == 0, done.output
     text = page.read_text()
@@ -99,6 +144,8 @@ def test_figures_come_into_the_page_between_its_markers_and_change_nothing_else(
     assert text.endswith("\n<!-- end of figures -->\nafter\n")
     assert "old" not in text
     assert line(text, OURS)
+    assert json.loads(kept.read_text()) == result()
+    assert "(../benchmarks/results/latest.json)" in text
 
 
 @pytest.mark.parametrize("words", [["--short"], ["--only", "closed"], ["--runs", "1"]])
@@ -130,7 +177,12 @@ def test_the_page_has_its_place_for_figures() -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "figure"), [("in_process", "Goloves, Snowflake"), ("user_time", "segment get, repeated")]
+    ("module", "figure"),
+    [
+        ("in_process", "Goloves, Snowflake"),
+        ("user_time", "segment get, repeated"),
+        ("functions", "segment get, different: protocol.py: _receive"),
+    ],
 )
 def test_what_is_measured_without_sockets_can_still_be_measured(module: str, figure: str) -> None:
     done = subprocess.run(
