@@ -108,6 +108,8 @@ def test_a_service_of_the_release_before_is_taken_over_by_this_one_and_back(star
     services = [start("--store", store.url, "--nodes", "2", PYTHONPATH=place)]
     services[0].all_ready(2)
     draw(services[0])
+    goloves(None, store.url, "migrate")
+    draw(services[0])
     for paths in ({}, {"PYTHONPATH": place}):
         taking = start("--store", store.url, "--nodes", "2", "--takeover", **paths)
         taking.says("took over")
@@ -116,5 +118,5 @@ def test_a_service_of_the_release_before_is_taken_over_by_this_one_and_back(star
         services.append(taking)
         draw(taking)
         assert taking.urls == services[0].urls
-    assert len(ids) == len(set(ids)) == 900
-    assert len(snowflakes) == len(set(snowflakes)) == 90
+    assert len(ids) == len(set(ids)) == 1200
+    assert len(snowflakes) == len(set(snowflakes)) == 120
