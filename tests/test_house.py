@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "config": {"errors", "core", "stores.urls", "server.limits", "server.grpc.limits"},
     "service": {"errors", "core", "config", "stores.base"},
     "server": {"errors", "core", "config", "stores", "service", "wire"},
-    "admin": set[str](),
+    "admin": {"errors"},
     "supervisor": {"errors", "core", "config", "log", "stores.marks", "stores.urls", "server", "admin"},
 }
 """Which parts of Goloves a part knows; what is not listed here stands above all of these and may know any of them."""

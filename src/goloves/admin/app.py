@@ -4,7 +4,8 @@
     GET /readyz    200 while at least one node can serve, else 503 with the reasons
     GET /nodes     each node: process, stage, readiness, connections, counters; and the counters of all together
 
-It reads and changes nothing.
+It reads and changes nothing. Where a token is set, who does not show it (`Authorization: Bearer …`) learns the status
+of `/healthz` and `/readyz` alone, which probes need, and nothing of `/nodes`.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from goloves import __version__
+from goloves.admin.access import Access
 
 NO_STORE = {"Cache-Control": "no-store"}
 
@@ -43,20 +45,27 @@ class Watched(Protocol):
         """Add up what all nodes counted."""
 
 
-def make_app(watched: Watched) -> Starlette:
+def make_app(watched: Watched, access: Access) -> Starlette:
     """Make the application."""
 
-    async def healthz(_: Request) -> JSONResponse:
+    def allowed(request: Request) -> bool:
+        return access.allows(request.headers.get("authorization"))
+
+    async def healthz(request: Request) -> JSONResponse:
         troubles = watched.troubles()
-        return _json({"status": "degraded" if troubles else "ok", "reasons": troubles, **_nodes(watched)})
+        more = {"reasons": troubles, **_nodes(watched)} if allowed(request) else {}
+        return _json({"status": "degraded" if troubles else "ok", **more})
 
-    async def readyz(_: Request) -> JSONResponse:
+    async def readyz(request: Request) -> JSONResponse:
         reasons = watched.readiness()
-        status = "not ready" if reasons else "ready"
-        body = {"status": status, "reasons": reasons or watched.troubles(), **_nodes(watched)}
-        return _json(body, 503 if reasons else 200)
+        more = {"reasons": reasons or watched.troubles(), **_nodes(watched)} if allowed(request) else {}
+        return _json({"status": "not ready" if reasons else "ready", **more}, 503 if reasons else 200)
 
-    async def nodes(_: Request) -> JSONResponse:
+    async def nodes(request: Request) -> JSONResponse:
+        if not allowed(request):
+            refused = _json({"status": "this takes the token: Authorization: Bearer …"}, 401)
+            refused.headers["WWW-Authenticate"] = 'Bearer realm="goloves"'
+            return refused
         await watched.gather()
         return _json({"version": __version__, "nodes": watched.nodes(), "counters": watched.counters()})
 
@@ -75,10 +84,10 @@ def _json(body: dict[str, Any], status: int = 200) -> JSONResponse:
 class ControlPlane:
     """Serves the application on listeners that stay their owner's."""
 
-    def __init__(self, watched: Watched, listeners: list[socket.socket]) -> None:
+    def __init__(self, watched: Watched, access: Access, listeners: list[socket.socket]) -> None:
         self._listeners = [listener.dup() for listener in listeners]
         config = uvicorn.Config(
-            make_app(watched),
+            make_app(watched, access),
             loop="none",
             http="h11",
             ws="none",

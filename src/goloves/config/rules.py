@@ -243,12 +243,13 @@ def _listeners(config: Config) -> Iterator[Finding]:
 def _admin(config: Config) -> Iterator[Finding]:
     key = ("admin", "listen")
     with contextlib.suppress(ValueError):  # which is said where all addresses are read
-        if config.admin.listen and not parse_address(config.admin.listen).is_local:
+        local = not config.admin.listen or parse_address(config.admin.listen).is_local
+        if not local and config.admin.token_file is None:
             shown = f"{show(key)} is {show_value(config.admin.listen)}"
             yield (
                 (key,),
-                f"{shown}: only this machine may reach it, for it asks nobody who one is; use 127.0.0.1, [::1] or"
-                " unix:/path, and a proxy that checks access in front of it",
+                f"{shown}: only this machine may reach it without a token; set admin.token_file, or use 127.0.0.1,"
+                " [::1] or unix:/path",
             )
 
 

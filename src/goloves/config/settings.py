@@ -249,9 +249,14 @@ class AdminConfig(Section, frozen=True):
     """[admin]: what the supervisor serves for people and monitors."""
 
     listen: str = "127.0.0.1:8081"
-    """Where `/readyz` and `/healthz` tell of the service as a whole and `/nodes` of each node: `host:port` of loopback
-    or `unix:/path`; empty serves none. Nothing here asks who one is: whoever reaches it can read, and change
-    nothing."""
+    """Where `/readyz` and `/healthz` tell of the service as a whole and `/nodes` of each node: `host:port` or
+    `unix:/path`; empty serves none. Whoever reaches it can read, and change nothing. Other addresses than those of
+    loopback need `token_file`."""
+    token_file: str | None = None
+    """File that holds a token of 16 characters or more. With it, who does not send `Authorization: Bearer` and the
+    token learns only the status of `/readyz` and `/healthz`, as probes need it, and nothing of `/nodes`. It is read
+    again when it changes. It is sent as it is: keep the address inside a private network, or put a proxy with TLS in
+    front."""
 
 
 class TlsConfig(Section, frozen=True):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import structlog
 
+from goloves.admin.access import Access
 from goloves.config import Config
 from goloves.errors import ConfigError, GolovesError
 from goloves.supervisor.changes import Changes, changes
@@ -56,6 +57,8 @@ class Service:
         `init`: make a new store first. `takeover`: from the service that runs, instead of starting anew.
         Raises ConfigError if it can't begin, and what `Supervisor.run` raises.
         """
+        token_file = self._config.admin.token_file
+        access = Access(Path(token_file) if token_file is not None else None)
         inherited = Inheritance.ask(self._config) if takeover else None
         with contextlib.ExitStack() as stack:
             listeners = OpenListeners()
@@ -65,7 +68,7 @@ class Service:
             lock = inherited.lock if inherited is not None else lock_service(Path(self._config.server.data_dir))
             if lock is not None:
                 stack.callback(lock.close)
-            await self._supervise(listeners, lock, inherited, init)
+            await self._supervise(listeners, lock, inherited, access, init)
 
     async def _open(self, listeners: OpenListeners, inherited: Inheritance | None) -> None:
         """Open the listeners; wait for addresses that only nodes without a supervisor hold."""
@@ -98,7 +101,12 @@ class Service:
         return True
 
     async def _supervise(
-        self, listeners: OpenListeners, lock: TextIO | None, inherited: Inheritance | None, init: bool
+        self,
+        listeners: OpenListeners,
+        lock: TextIO | None,
+        inherited: Inheritance | None,
+        access: Access,
+        init: bool,
     ) -> None:
         loop = asyncio.get_running_loop()
         supervisor = self._supervisor = Supervisor(self._config, listeners, lock)
@@ -112,7 +120,7 @@ class Service:
             # a package that is missing must not meet half done.
             from goloves.admin.app import ControlPlane
 
-            self._plane = ControlPlane(supervisor, [each for _, each in listeners.of("admin")])
+            self._plane = ControlPlane(supervisor, access, [each for _, each in listeners.of("admin")])
 
         def open_to_others() -> None:
             if self._plane is None:
