@@ -8,7 +8,7 @@ JOBS ?= 2
 PARALLEL := -n $(JOBS) --dist worksteal
 SEEDS ?= 2000
 FIRST ?= 0
-SECONDS ?= 600
+EXECUTIONS ?= 100000
 
 BIN := .venv/bin
 COMPILE := CUSTOM_COMPILE_COMMAND='make requirements' $(BIN)/pip-compile --quiet --no-header --generate-hashes \
@@ -52,8 +52,8 @@ docs: .venv/dev.stamp  ## hold the pages to their word: links, commands, figures
 simulate: .venv/dev.stamp  ## play SEEDS=2000 stories of a simulated cluster, from the seed FIRST=0 on
 	PYTHONPATH=tests $(BIN)/python -m simulation $(SEEDS) $(FIRST)
 
-fuzz: .venv/dev.stamp  ## feed made-up bytes to the wire formats for SECONDS=600
-	PYTHONPATH=tests $(BIN)/python tests/wire/fuzz.py $(SECONDS)
+fuzz: .venv/dev.stamp  ## feed made-up bytes to each wire format EXECUTIONS=100000 times
+	PYTHONPATH=tests $(BIN)/python tests/wire/fuzz.py $(EXECUTIONS)
 
 bench: .venv/bench.stamp  ## measure beside a floor in C and other servers; ARGS=--short to try, ARGS=--help for more
 	@scripts/test-packages

@@ -1,5 +1,5 @@
-"""Feeds `wire/` with damaged input: `PYTHONPATH=tests python tests/wire/fuzz.py SECONDS`. What it must never do is
-raise, or break a limit.
+"""Feeds `wire/` with damaged input: `PYTHONPATH=tests python tests/wire/fuzz.py EXECUTIONS`, so many of each target.
+What it must never do is raise, break a limit, or answer a call by the quick way as it would not by the table.
 
 Input is made by changing inputs that are kept in `corpus/`. One that makes a target behave in a way not seen before
 (another fault, another sequence of events or frames) is kept too, so that the corpus reaches ever further; one that
@@ -20,16 +20,31 @@ from goloves.wire.http1 import Continue, Refusal, Requests
 from goloves.wire.http1 import Limits as Http1Limits
 from goloves.wire.http1 import Request as Http1Request
 from goloves.wire.http2 import DataReceived, Limits, QuickWay, Request, RequestReader, RequestReceived
-from goloves.wire.http2.frames import END_HEADERS, END_STREAM, PREFACE, SETTINGS_ACK, Code, Kind, frame, settings_frame
+from goloves.wire.http2.frames import (
+    END_HEADERS,
+    END_STREAM,
+    PREFACE,
+    SETTINGS_ACK,
+    Code,
+    Kind,
+    Setting,
+    frame,
+    settings_frame,
+)
 from goloves.wire.messages import DamagedMessage, read_decode, read_lease, read_next
 from wire.h2peer import HEAD, REQUEST, TRAILERS, Peer, data, is_coded_number, is_number, window_frame
+from wire.h2server import Server
 
 CORPUS = Path(__file__).parent / "corpus"
 MOST_KEPT = 60
 """Inputs kept of each target: enough to reach far, few enough to be read again in each test run."""
-LONGEST = 1024
+LONGEST = 40_000
+"""Octets of an input: two of the largest frames, and more."""
 
-LIMITS = Limits(streams=4, stream_window=65_535, connection_window=100_000, header_list=2000, header_block=4000)
+PATIENCE = 3600.0
+"""Seconds after which a run has failed that has not reached its number."""
+
+LIMITS = Limits(streams=4, stream_window=65_535, connection_window=100_000, header_list=2000, header_block=20_000)
 
 Behaviour = Hashable
 
@@ -80,6 +95,29 @@ def http2(piece: bytes) -> Behaviour:
     return frozenset(seen)
 
 
+def quick(piece: bytes) -> Behaviour:
+    """Feed frames to a connection with the quick way and to one without; both have to do the same."""
+    servers = [Server(LIMITS, quick=way) for way in (True, False)]
+    pieces = [PREFACE + settings_frame([]) + SETTINGS_ACK]
+    while piece:
+        # HEADERS go together with the frame after them, or no call would come whole.
+        end = 0
+        for _ in range(2 if piece[3:4] == bytes((Kind.HEADERS,)) else 1):
+            end += 9 + int.from_bytes(piece[end : end + 3], "big")
+        pieces.append(piece[:end])
+        piece = piece[end:]
+    for each in pieces:
+        for server in servers:
+            server.feed(each)
+    one, other = servers
+    assert one.connection.failed == other.connection.failed
+    assert one.by_stream() == other.by_stream()
+    assert one.connection.calls == other.connection.calls
+    assert one.credited() == other.credited()
+    seen = {tuple([kind for kind, _, _ in frames]) for frames in one.by_stream().values()}
+    return min(one.connection.quick_answers, 4), one.connection.failed, frozenset(seen), len(one.connection._patterns)
+
+
 def framing(piece: bytes) -> Behaviour:
     """Cut data into messages, with and without compression."""
     found: list[Hashable] = []
@@ -91,7 +129,7 @@ def framing(piece: bytes) -> Behaviour:
                 while (message := reader.next()) is not None:
                     assert len(message) <= 1000
                     found.append(min(len(message), 3))
-                assert reader.waiting <= 1000 + 5 + 7
+                assert reader.waiting <= 1000 + 1 + 64 + 5 + 7  # gzip may make a message larger
             reader.close()
             reader.next()
         except CallError as error:
@@ -135,6 +173,20 @@ def http1(piece: bytes) -> Behaviour:
     )
 
 
+def quick_calls(table: int, coded: bool) -> bytes:
+    """Calls that may be answered at once, of a client that keeps a table of this size; the last two can't be."""
+    encoder = Peer().encoder
+    encoder.header_table_size = table
+    made = []
+    for number, timeout in enumerate((b"100", b"101", b"102", b"9", b"soon", None)):
+        more = [] if timeout is None else [(b"grpc-timeout", timeout)]
+        block = encoder.encode([*REQUEST, *more], huffman=coded)
+        stream = 2 * number + 1
+        body = b"quick" if more else b"slow"
+        made.append(frame(Kind.HEADERS, END_HEADERS, stream, block) + data(stream, body, end=True))
+    return b"".join([*made, window_frame(0, 1000), settings_frame([(Setting.INITIAL_WINDOW_SIZE, 100_000)])])
+
+
 def seeds(target: str) -> list[bytes]:
     """Inputs to begin with: right ones."""
     if target == "http1":
@@ -150,7 +202,14 @@ def seeds(target: str) -> list[bytes]:
         slow = peer.headers(3) + data(3, b"slow") + window_frame(3, 5) + peer.headers(3, [(b"x", b"y")], end=True)
         split = frame(Kind.HEADERS, END_STREAM, 5, peer.encoder.encode(REQUEST)[:3])
         split += frame(Kind.CONTINUATION, END_HEADERS, 5, b"\x82\x86")
-        return [hello + call + slow, hello + call * 3, hello + slow + split, hello + frame(Kind.PING, 0, 0, bytes(8))]
+        large = frame(Kind.HEADERS, 0, 5, peer.encoder.encode([*REQUEST, (b"x", b"y" * 16_384)])[:16_384])
+        large += (
+            frame(Kind.CONTINUATION, END_HEADERS, 5, bytes(10)) + peer.headers(7) + data(7, b"q" * 16_384, end=True)
+        )
+        ping = frame(Kind.PING, 0, 0, bytes(8))
+        return [hello + call + slow, hello + call * 3, hello + slow + split, hello + ping, hello + large]
+    if target == "quick":
+        return [quick_calls(table, coded) for table in (0, 4096) for coded in (False, True)]
     if target == "hpack":
         encoder = Peer(greet=False).encoder
         return [encoder.encode(REQUEST) + encoder.encode(REQUEST), encoder.encode(REQUEST, huffman=False)]
@@ -163,6 +222,7 @@ TARGETS: dict[str, Callable[[bytes], Behaviour]] = {
     "hpack": hpack,
     "http1": http1,
     "http2": http2,
+    "quick": quick,
     "framing": framing,
     "messages": messages,
 }
@@ -238,19 +298,21 @@ class Fuzzer:
 
 def main() -> None:
     """Run the command."""
-    if len(sys.argv) != 2:
+    if len(sys.argv) != 2 or not sys.argv[1].isdigit():
         sys.exit(__doc__)
-    seconds, seed = float(sys.argv[1]), random.randrange(2**32)
+    wanted, seed = int(sys.argv[1]), random.randrange(2**32)
     rng = random.Random(seed)
     fuzzers = [Fuzzer(name, rng, CORPUS) for name in TARGETS]
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end and any(fuzzer.executions < wanted for fuzzer in fuzzers):
         for fuzzer in fuzzers:
-            for _ in range(50):
+            for _ in range(min(50, wanted - fuzzer.executions)):
                 fuzzer.step()
     for fuzzer in fuzzers:
         sys.stdout.write(f"{fuzzer.name}: {fuzzer.executions} executions, {len(fuzzer.known)} behaviours\n")
     sys.stdout.write(f"seed {seed}\n")
+    if any(fuzzer.executions < wanted for fuzzer in fuzzers):
+        sys.exit(f"too few: {wanted} executions of each were due within {PATIENCE:.0f} s")
 
 
 if __name__ == "__main__":
