@@ -33,7 +33,7 @@ test: .venv/dev.stamp  ## run the whole test suite with coverage; installs the d
 	@scripts/test-packages
 	$(BIN)/pytest $(PARALLEL) --cov --cov-report=term-missing:skip-covered --durations=10 $(ARGS)
 
-conformance: .venv/dev.stamp  ## hold HTTP/1.1 against nginx and a table of request shapes, HTTP/2 against h2spec
+conformance: .venv/dev.stamp  ## hold HTTP/1.1 against nginx and a table, HTTP/2 against h2spec, gRPC against other clients
 	@scripts/test-packages
 	$(BIN)/pytest $(PARALLEL) tests/conformance/http1 tests/wire/test_http1.py tests/server/test_http_splits.py $(ARGS)
 	$(BIN)/python scripts/h2spec.py

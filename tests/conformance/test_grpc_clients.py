@@ -1,4 +1,4 @@
-"""Other people's clients against a node: grpcurl, grpc-health-probe, and the examples of docs/grpc-api.md.
+"""Other people's clients against a node: grpcurl, grpc-health-probe, grpc-go, and the examples of docs/grpc-api.md.
 
 The programs are built with Go on first use, and kept in .cache/.
 """
@@ -16,9 +16,14 @@ from pathlib import Path
 
 import pytest
 
+from goloves.server.grpc.limits import GrpcLimits
+from server.grpc.echo import Echo
+from server.grpc.live import LiveGrpc
 from server.live import LiveNode
 
-ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+TESTS = HERE.parent
+ROOT = TESTS.parent
 CACHE = ROOT / ".cache"
 ADDRESS = "127.0.0.1:50051"
 PAGE = (ROOT / "docs" / "grpc-api.md").read_text()
@@ -115,28 +120,57 @@ def test_the_example_in_python_works(node: LiveNode) -> None:
     assert re.search(r"^\d+\nrange\(\d+, \d+\)\n\[\d+, \d+, \d+\]\nStatusCode.NOT_FOUND ", said)
 
 
-@needs_go
-def test_the_example_in_go_works(node: LiveNode) -> None:
+GO_MOD = """module client
+
+go 1.25
+
+require (
+\tgoogle.golang.org/grpc v1.77.0
+\tgoogle.golang.org/protobuf v1.36.11
+)
+"""
+
+
+def go_client(directory: Path, code: str, package: str, root: Path, proto: str, *options: str) -> Path:
+    """Build a client in Go with the code that protoc makes of a file, which it imports as `client/<package>`."""
     from grpc_tools import protoc
 
-    directory = CACHE / "go-client"
-    generated = directory / "golovesv1"
+    generated = directory / package
     generated.mkdir(parents=True, exist_ok=True)
-    module = "github.com/goloves/goloves/api/goloves/v1"
-    arguments = ["protoc", f"-I{ROOT / 'api' / 'proto'}", f"-I{files('grpc_tools') / '_proto'}"]
+    arguments = ["protoc", f"-I{root}", f"-I{files('grpc_tools') / '_proto'}"]
     for kind in ("go", "go-grpc"):
         plugin = f"--plugin=protoc-gen-{kind}={program(f'protoc-gen-{kind}')}"
-        out = [f"--{kind}_out={generated}", f"--{kind}_opt=module={module}"]
-        assert protoc.main([*arguments, plugin, *out, "goloves/v1/goloves.proto"]) == 0
-    code = example("go").replace(ADDRESS, node.grpc).replace(module, "client/golovesv1")
+        out = [f"--{kind}_out={generated}", *(f"--{kind}_opt={option}" for option in options)]
+        assert protoc.main([*arguments, plugin, *out, proto]) == 0
     (directory / "main.go").write_text(code)
-    (directory / "go.mod").write_text(
-        "module client\n\ngo 1.24\n\nrequire (\n\tgoogle.golang.org/grpc v1.77.0\n"
-        "\tgoogle.golang.org/protobuf v1.36.11\n)\n"
-    )
+    (directory / "go.mod").write_text(GO_MOD)
     run("go", "mod", "tidy", cwd=directory)
-    said = run("go", "run", ".", cwd=directory)
-    assert re.fullmatch(r"\[\d+ \d+ \d+\]\n", said)
+    run("go", "build", "-o", "client", ".", cwd=directory)
+    return directory / "client"
+
+
+@needs_go
+def test_the_example_in_go_works(node: LiveNode) -> None:
+    module = "github.com/goloves/goloves/api/goloves/v1"
+    code = example("go").replace(ADDRESS, node.grpc).replace(module, "client/golovesv1")
+    made = go_client(
+        CACHE / "go-client", code, "golovesv1", ROOT / "api" / "proto", "goloves/v1/goloves.proto", f"module={module}"
+    )
+    assert re.fullmatch(r"\[\d+ \d+ \d+\]\n", run(made))
+
+
+@needs_go
+def test_grpc_go_makes_calls_of_all_kinds_cancels_them_and_sends_much() -> None:
+    echo = Echo()
+    options = ("paths=source_relative", "Mecho.proto=client/echo")
+    code = (HERE / "go" / "main.go").read_text()
+    made = go_client(CACHE / "go-echo", code, "echo", TESTS / "server" / "grpc", "echo.proto", *options)
+    limits = GrpcLimits(max_message=4 * 1024 * 1024, max_held=256 * 1024 * 1024)
+    with LiveGrpc([echo.service()], limits) as server:
+        said = run(made, server.target).splitlines()
+        assert said[-1] == "a thousand at once"
+        server.wait_for(lambda: echo.seen.count("cancelled") == 3)  # the deadline's, and the two that were cancelled
+        assert server.call(lambda: server.shared.counters.cut_wrong + server.shared.counters.cut_calm) == 0
 
 
 @needs_java

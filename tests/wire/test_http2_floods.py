@@ -228,6 +228,20 @@ class TestPings:
             self.ping(peer, 300)
         assert peer.goaway is Code.ENHANCE_YOUR_CALM
 
+    def test_each_piece_of_a_large_answer_pays_for_one(self) -> None:
+        """grpc's clients measure the line by a ping whenever data comes, also where it left late for want of window."""
+        peer = Peer()
+        peer.open(1)
+        peer.connection.start_answer(1, b"")
+        peer.connection.send_data(1, b"x" * 1_000_000)
+        for _ in range(50):
+            self.ping(peer, 0.01)
+            peer.feed(window_frame(0, 16_384) + window_frame(1, 16_384))
+        assert peer.goaway is None
+        for _ in range(4):
+            self.ping(peer, 0.01)
+        assert peer.goaway is Code.ENHANCE_YOUR_CALM
+
     def test_what_we_send_forgives_those_before(self) -> None:
         peer = Peer()
         peer.open(1)

@@ -124,6 +124,38 @@ class TestSynchronous:
         assert ("x-big", "v" * 12_000) in echo.metadata
         stub.once(ask(), metadata=[(f"x-{number}", "v" * 50) for number in range(100)], timeout=PATIENCE)
         assert sum(name.startswith("x-") for name, _ in echo.metadata) == 100
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.once(ask(), metadata=[("x-big", "v" * 20_000)], timeout=PATIENCE)
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert stub.once(ask("next"), timeout=PATIENCE).text == "next"
+
+    @pytest.mark.parametrize("kind", ["gather", "spread", "chat"])
+    def test_a_cancelled_stream_cancels_its_handler(self, stub: Stub, echo: Echo, server: LiveGrpc, kind: str) -> None:
+        echo.seen.clear()
+        slow = ask("slow", wait=PATIENCE)
+        call = stub.spread(slow) if kind == "spread" else getattr(stub, kind)
+        if kind == "gather":
+            call = call.future(iter([slow]))
+        elif kind == "chat":
+            call = call(iter([slow]))
+        server.wait_for(lambda: echo.seen == ["slow"])
+        call.cancel()
+        server.wait_for(lambda: "cancelled" in echo.seen)
+        server.wait_for(lambda: all(not connection._calls for connection in server.shared.connections()))
+
+    def test_a_client_that_pings_too_often_is_told_so(self, server: LiveGrpc) -> None:
+        hurried = [
+            ("grpc.keepalive_time_ms", 50),
+            ("grpc.keepalive_timeout_ms", 20_000),
+            ("grpc.http2.max_pings_without_data", 0),
+        ]
+        before = server.call(lambda: server.shared.counters.cut_calm)
+        with grpc.insecure_channel(server.target, options=hurried) as channel:
+            with pytest.raises(grpc.RpcError) as caught:
+                Stub(channel).once(ask(wait=PATIENCE), timeout=PATIENCE)
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+            assert "too_many_pings" in (caught.value.details() or "") + str(caught.value.debug_error_string())
+        assert server.call(lambda: server.shared.counters.cut_calm) > before
 
     def test_compressed_requests_are_answered_compressed(self, server: LiveGrpc) -> None:
         with grpc.insecure_channel(server.target, compression=grpc.Compression.Gzip) as channel:
@@ -165,6 +197,24 @@ class TestAsyncio:
             stub = Stub(channel)
             calls = [stub.once(ask(str(number), wait=0.1), timeout=PATIENCE) for number in range(1000)]
             assert [answer.text for answer in await asyncio.gather(*calls)] == [str(number) for number in range(1000)]
+
+    async def test_big_metadata(self, server: LiveGrpc, echo: Echo) -> None:
+        async with grpc.aio.insecure_channel(server.target) as channel:
+            stub = Stub(channel)
+            await stub.once(ask(), metadata=[("x-big", "v" * 12_000)], timeout=PATIENCE)
+            assert ("x-big", "v" * 12_000) in echo.metadata
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await stub.once(ask(), metadata=[("x-big", "v" * 20_000)], timeout=PATIENCE)
+            assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+    async def test_a_cancelled_stream_cancels_its_handler(self, server: LiveGrpc, echo: Echo) -> None:
+        async with grpc.aio.insecure_channel(server.target) as channel:
+            chat = Stub(channel).chat()
+            echo.seen.clear()
+            await chat.write(ask("slow", wait=PATIENCE))
+            await _until(lambda: echo.seen == ["slow"])
+            chat.cancel()
+            await _until(lambda: "cancelled" in echo.seen)
 
     async def test_errors_deadlines_and_cancellation(self, server: LiveGrpc, echo: Echo) -> None:
         async with grpc.aio.insecure_channel(server.target) as channel:

@@ -64,7 +64,6 @@ class Calls:
         self._octets = 0
         self._resets = Budget(limits.resets, now)
         self._chatter = Budget(limits.chatter, now)
-        self._spoke = False
 
     # --- the life of the connection ---
 
@@ -142,7 +141,6 @@ class Calls:
         """Send the header block that begins an answer. False if the call is over; nothing is sent then."""
         if stream not in self._streams:
             return False
-        self._spoke = True
         self._sender.headers(stream, head, end_stream=False)
         return True
 
@@ -151,7 +149,6 @@ class Calls:
         sink = self._streams.get(stream)
         if sink is None:
             return False
-        self._spoke = True
         self._answers += 1
         self._octets += len(data)
         self._sender.data(sink, data)
@@ -162,7 +159,6 @@ class Calls:
         sink = self._streams.get(stream)
         if sink is None:
             return False
-        self._spoke = True
         self._answers += 1
         if self._sender.finish(sink, trailers):
             self._ended(sink)

@@ -282,7 +282,7 @@ class Connection(Control):
         sender.window -= size
         self._quick_left -= size
         self._answers += 1
-        self._spoke = True
+        sender.spoke = True
         self.quick_answers += 1
         self._receive_window -= done - body
         self._credit_connection(done - body)

@@ -88,11 +88,11 @@ class Control(Calls):
             return
         limits = self._limits
         interval = limits.ping_interval if self._streams else limits.ping_interval_idle
-        if self._spoke:
+        if self._sender.spoke:
             self._strikes = 0
         elif self._now < self._pinged_at + interval:
             self._strikes += 1
-        self._spoke = False
+        self._sender.spoke = False
         self._pinged_at = self._now
         self._sender.out.append(ping_frame(payload, ack=True))
         if self._strikes > limits.ping_strikes:

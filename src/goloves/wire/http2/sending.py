@@ -25,7 +25,7 @@ from goloves.wire.http2.streams import Stream
 class Sender:
     """See the module's rules."""
 
-    __slots__ = ("_ready", "_table", "initial_window", "must_forget_table", "out", "queued", "window")
+    __slots__ = ("_ready", "_table", "initial_window", "must_forget_table", "out", "queued", "spoke", "window")
 
     def __init__(self) -> None:
         self.out: list[bytes] = []
@@ -38,6 +38,8 @@ class Sender:
         """Octets that wait, on all streams."""
         self.must_forget_table = False
         """The next header block has to begin with a size update, since the peer lowered its table's limit."""
+        self.spoke = False
+        """Whether something of an answer has left since that was last asked."""
         self._table = DEFAULT_TABLE_SIZE
         self._ready: dict[int, Stream] = {}
         """Streams that wait for the connection's window alone, the next to send first."""
@@ -50,6 +52,7 @@ class Sender:
 
     def headers(self, stream: int, block: bytes, *, end_stream: bool) -> None:
         """Send a header block."""
+        self.spoke = True
         if self.must_forget_table:
             self.must_forget_table = False
             block = FORGET_TABLE + block
@@ -63,6 +66,7 @@ class Sender:
             self.queued += size
             self._push(stream)
             return
+        self.spoke = True
         self.window -= size
         stream.send_window -= size
         if size <= MAX_FRAME:
@@ -133,6 +137,7 @@ class Sender:
 
     def _send_piece(self, stream: Stream) -> None:
         size = min(len(stream.queue), stream.send_window, self.window, MAX_FRAME)
+        self.spoke = True
         self.window -= size
         stream.send_window -= size
         self.queued -= size
