@@ -35,7 +35,7 @@ test: .venv/dev.stamp  ## run the whole test suite with coverage; installs the d
 
 conformance: .venv/dev.stamp  ## hold HTTP/1.1 against nginx and a table, HTTP/2 against h2spec, gRPC against other clients
 	@scripts/test-packages
-	$(BIN)/pytest $(PARALLEL) tests/conformance/http1 tests/wire/test_http1.py tests/server/test_http_splits.py $(ARGS)
+	$(BIN)/pytest $(PARALLEL) tests/conformance tests/wire/test_http1.py tests/server/test_http_splits.py $(ARGS)
 	$(BIN)/python scripts/h2spec.py
 
 faults: .venv/dev.stamp  ## run every test of faults on real processes: kills, clocks, disks, failovers
