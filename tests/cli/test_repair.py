@@ -276,6 +276,20 @@ def test_another_database_server_is_shown_and_taken_for_the_right_one(
     assert "nothing to repair" in invoke("repair", "--store", url).stdout
 
 
+@pytest.mark.parametrize("kind", ["mariadb", "postgresql"])
+def test_r7_a_look_at_the_tags_neither_halts_a_store_on_another_server_nor_notes_that_server(
+    kind: str, request: pytest.FixtureRequest, invoke: Invoke
+) -> None:
+    server: Server = request.getfixturevalue(kind)
+    url = server.fresh()
+    database = url.rpartition("/")[2]
+    invoke("migrate", "--store", url)
+    server.sql("UPDATE goloves_meta SET server = 'the old one'", database)
+    for words in (("tag", "list"), ("tag", "show", "default")):
+        assert "default" in invoke(*words, "--store", url).stdout
+    assert server.sql("SELECT server, halt FROM goloves_meta", database).strip() == "the old one"
+
+
 def test_where_servers_are_ignored_another_one_is_nothing_to_repair(invoke: Invoke, mariadb: Server) -> None:
     url = mariadb.fresh()
     invoke("migrate", "--store", url)

@@ -145,6 +145,39 @@ async def test_an_unknown_tag_is_answered_with_one_that_is_much_like_it() -> Non
 
 
 @on_virtual_time
+async def test_an_unknown_tag_among_a_thousand_is_answered_with_one_that_begins_as_it_does() -> None:
+    tags = [NewTag(f"{first}{second}-{number}") for first in "abcdefghij" for second in "klmno" for number in range(20)]
+    async with World(tags=[*tags, NewTag("order"), NewTag("zebra")]) as world:
+        for name, meant in (("ordr", "order"), ("zebro", "zebra"), ("orrder", "order"), ("jm-6x", "jm-6")):
+            with pytest.raises(UnknownTag, match=f"did you mean '{meant}'"):
+                await world.ids(name)
+            await asyncio.sleep(1)
+
+
+@on_virtual_time
+async def test_a_look_up_that_fails_in_a_way_nobody_foresaw_is_answered_and_the_next_is_made() -> None:
+    async with World() as world:
+        world.store.before["read_tags"] = times(1, raising(KeyError("a bug")))
+        with pytest.raises(StoreUnavailable, match="nobody foresaw"):
+            await world.ids("dry")
+        assert await world.ids("dry")
+
+
+@on_virtual_time
+async def test_reading_the_tags_again_goes_on_after_a_failure_that_nobody_foresaw(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async with World() as world:
+        await world.ids("order")
+        world.store.before["read_tags"] = times(1, raising(KeyError("a bug")))
+        await asyncio.sleep(130)
+        await world.operator.delete_tag("order")
+        await asyncio.sleep(130)
+        assert "order" not in world.service.tags
+    assert "a background task failed" in capsys.readouterr().out
+
+
+@on_virtual_time
 async def test_an_unknown_tag_is_answered_without_a_suggestion_where_none_can_be_found() -> None:
     async with World() as world:
         world.store.before["list_tags"] = refused

@@ -9,6 +9,7 @@ from goloves.core.snowflake import SnowflakeGenerator
 from goloves.errors import (
     ClockBackwards,
     NoWindow,
+    NoWorkerFree,
     OverLayoutRate,
     ShuttingDown,
     StoreRefused,
@@ -971,3 +972,32 @@ async def test_a_refusal_of_another_kind_is_tried_again_every_second_or_so() -> 
         assert 20 <= world.store.calls["claim"] <= 50
         with pytest.raises(NoWindow, match="the table is read-only"):
             await world.snowflakes()
+
+
+@on_virtual_time
+async def test_the_keeper_goes_on_after_a_failure_that_nobody_foresaw(capsys: pytest.CaptureFixture[str]) -> None:
+    async with World(started=False) as world:
+        for what in ("open_space", "claim"):
+            world.store.before[what] = times(3, raising(KeyError("a bug")))
+        await world.service.start()
+        await asyncio.sleep(0.1)
+        with pytest.raises(NoWindow, match="a failure that nobody foresaw"):
+            await world.snowflakes()
+        await world.wait_for(lambda: space_of(world).usable, within=20 * RETRY)
+        assert await world.snowflakes()
+        world.store.before["extend"] = times(1, raising(KeyError("a bug")))
+        await asyncio.sleep(3 * WINDOW)
+        assert await world.snowflakes()
+    assert 1 <= capsys.readouterr().out.count("a background task failed") <= 3
+
+
+@on_virtual_time
+async def test_a_space_that_was_removed_before_its_first_claim_is_registered_again() -> None:
+    async with World(started=False, guarded=True) as world:
+        world.store.before["claim"] = times(1, raising(NoWorkerFree("all are taken", lowest_floor=world.now)))
+        await world.service.start()
+        await world.settle()
+        del world.data.spaces["default"]
+        await world.wait_for(lambda: space_of(world).usable, within=20 * RETRY)
+        assert world.store.calls["open_space"] == 2
+        assert not world.data.halt

@@ -210,6 +210,22 @@ def test_a_typo_in_the_file_is_named_with_its_line_and_nothing_starts(start: Sta
     assert not (tmp_path / "data").exists()
 
 
+def test_r8_a_store_that_is_gone_is_not_made_anew_where_nodes_remember_it(start: Start, tmp_path: Path) -> None:
+    server = start()
+    server.ready()
+    server.ids(3)
+    assert server.stop() == Exit.DONE
+    for file in (tmp_path / "data").glob("goloves.db*"):
+        file.unlink()
+    server = start()
+    assert server.ended() == Exit.FAILED
+    assert f"there is no store at {tmp_path}/data/goloves.db" in server.said
+    assert "made anew, it gives the same ids again" in server.said
+    server = start("--init")
+    server.ready()
+    assert server.stop() == Exit.DONE
+
+
 def test_where_others_can_reach_it_a_missing_store_is_an_error_unless_init_says_it_is_new(
     start: Start, tmp_path: Path
 ) -> None:

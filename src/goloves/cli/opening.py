@@ -48,11 +48,14 @@ def stores_by_url(config: Config, *, repairing: bool = False) -> "dict[str, SqlS
 
 
 @asynccontextmanager
-async def segments(config: Config) -> "AsyncIterator[SqlStore]":
-    """Open the store of the ranges, and close it."""
+async def segments(config: Config, *, only_look: bool = False) -> "AsyncIterator[SqlStore]":
+    """Open the store of the ranges, and close it.
+
+    `only_look`: nothing may be bound, recorded or halted by that, whichever machine or server it is (R7, R8).
+    """
     from goloves.stores import make_store
 
-    store = make_store(config.segments_url, options(config))
+    store = make_store(config.segments_url, options(config, repairing=only_look))
     try:
         await store.open()
         yield store

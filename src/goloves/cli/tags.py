@@ -81,7 +81,9 @@ def tag_list(
     as_json: bool,
 ) -> None:
     """List tags in the order of their names."""
-    found = _with_store((config_file, store, data_dir), lambda segments: _list(segments, prefix, after, most + 1))
+    found = _with_store(
+        (config_file, store, data_dir), lambda segments: _list(segments, prefix, after, most + 1), only_look=True
+    )
     shown, more = found[:most], len(found) > most
     if as_json:
         write_json([_object(tag) for tag in shown])
@@ -101,7 +103,9 @@ def tag_list(
 @json_option
 def tag_show(name: str, config_file: Path | None, store: str | None, data_dir: str | None, as_json: bool) -> None:
     """Show a tag."""
-    tag = _with_store((config_file, store, data_dir), lambda segments: _find(segments, check_name(name)))
+    tag = _with_store(
+        (config_file, store, data_dir), lambda segments: _find(segments, check_name(name)), only_look=True
+    )
     if as_json:
         write_json(_object(tag))
     else:
@@ -162,11 +166,11 @@ def tag_delete(name: str, yes: bool, config_file: Path | None, store: str | None
     click.echo(f"deleted the tag {name!r}; running nodes drop it within a minute")
 
 
-def _with_store(where: tuple[Path | None, str | None, str | None], work: Work[T]) -> T:
+def _with_store(where: tuple[Path | None, str | None, str | None], work: Work[T], *, only_look: bool = False) -> T:
     config = store_configuration(*where).config
 
     async def opened() -> T:
-        async with segments(config) as store:
+        async with segments(config, only_look=only_look) as store:
             return await work(store)
 
     return run(config, opened)

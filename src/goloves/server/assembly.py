@@ -5,6 +5,7 @@ are loaded when they are needed: the supervisor, which has no store, uses parts 
 """
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections.abc import Iterable
@@ -46,9 +47,24 @@ def state_directory(config: Config, number: int) -> Path:
 def may_create(config: Config) -> bool:
     """Whether a start may make an embedded store by itself: only if nobody but this machine reaches it (R8).
 
-    Where others do, a store that is missing is rather a volume that was not mounted, and would repeat ids.
+    Where others do, a store that is missing is rather a volume that was not mounted, and would repeat ids. So would one
+    that nodes of this data directory have worked with: what they remember tells of it.
     """
-    return all(parse_address(text).is_local for text in [*config.http.listen, *config.grpc.listen])
+    if remembers_a_store(Path(config.server.data_dir)):
+        return False
+    listeners = [*config.http.listen, *config.grpc.listen, config.admin.listen]
+    return all(parse_address(text).is_local for text in listeners if text)
+
+
+def remembers_a_store(data_dir: Path) -> bool:
+    """Whether nodes have left marks of a store here."""
+    from goloves.stores.marks import HEADER, STATE
+
+    for file in data_dir.glob(f"{STATE}*/marks"):
+        with contextlib.suppress(OSError):
+            if file.stat().st_size > len(HEADER) + 1:
+                return True
+    return False
 
 
 def options(config: Config, *, create: bool = False, repairing: bool = False) -> "Options":

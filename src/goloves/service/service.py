@@ -73,6 +73,9 @@ OBSERVE_EVERY = 0.25
 SUGGESTIONS_PER_SECOND = 5
 """How often an unknown name is compared with the names that exist; a flood of unknown names gets plain answers."""
 
+COMPARED = 200
+"""Names that an unknown one is compared with at once: a few milliseconds of the event loop."""
+
 STOPPING = "this node is stopping; ask another one"
 
 FORKED = "ids belong to the process that started the service, not to its forked child: start one here"
@@ -160,8 +163,8 @@ class IdService:
             self._spawn(self._open_when_back())
         for source in self.spaces.values():
             self._spawn(self._keep(source))
-        self._spawn(self._refresh())
-        self._spawn(self._observe())
+        self._spawn(self._repeat(lambda: self._config.refresh * self._rng.uniform(0.8, 1.0), self._refresh))
+        self._spawn(self._repeat(lambda: OBSERVE_EVERY, self._observe))
 
     async def close(self, timeout: float = 2.0) -> None:
         """Stop: nothing is issued any more, windows are released within `timeout` seconds if the store answers."""
@@ -332,6 +335,9 @@ class IdService:
                 for name in names:
                     if name in self._lookups:
                         await self._create(name)
+        except Exception:
+            self._fail_lookups(list(self._lookups), StoreUnavailable("looking a tag up failed in a way nobody foresaw"))
+            raise
         finally:
             self._looking = None
 
@@ -368,11 +374,19 @@ class IdService:
         self._suggested = (int(now), used + 1 if second == int(now) else 1)
         try:
             async with asyncio.timeout_at(deadline):
-                tags = await self._segment_gate.call_now(lambda: self._segments.list_tags(most=200))
+                tags = await self._segment_gate.call_now(lambda: self._beside(name))
         except (GolovesError, TimeoutError):
             tags = []
-        names = list(dict.fromkeys([tag.name for tag in tags] + list(self.tags)[:200]))
+        names = list(dict.fromkeys([tag.name for tag in tags] + list(self.tags)[:COMPARED]))
         return _how_to_create(_hint(name, names))
+
+    async def _beside(self, name: str) -> list[Tag]:
+        """Read tags that may be meant: those that begin as the name does, and else the first of all."""
+        for length in (3, 1, 0):
+            tags = await self._segments.list_tags(prefix=name[:length], most=COMPARED)
+            if _hint(name, [tag.name for tag in tags]):
+                return tags
+        return []
 
     def _drop(self, source: TagSource) -> None:
         source.retire(UnknownTag(f"the tag {source.name!r} does not exist any more"))
@@ -453,51 +467,56 @@ class IdService:
     def _range_ended(self, _task: asyncio.Task[Any]) -> None:
         self._ranges_under_way -= 1
 
-    async def _refresh(self) -> None:
-        """Read the tags in use again, every `refresh` seconds."""
+    async def _repeat(self, pause: Callable[[], float], work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Do this now and then, and go on after a failure that nobody foresaw: it would be missed for good."""
         while True:
-            await asyncio.sleep(self._config.refresh * self._rng.uniform(0.8, 1.0))
-            names = list(self.tags)
-            for at in range(0, len(names), NAMES_PER_QUERY):
-                part = names[at : at + NAMES_PER_QUERY]
-                try:
-                    found = await self._segment_gate.call(lambda part=part: self._segments.read_tags(part))  # type: ignore[misc]
-                except StoreWentBackwards as error:
-                    self.counters.store_went_backwards += 1
-                    self._segments_halted(error)
-                    break
-                except GolovesError:
-                    break  # the gate says that the store is away; the next round reads again
-                for name in part:
-                    source = self.tags.get(name)
-                    if source is None:
-                        continue
-                    if name in found:
-                        source.read(found[name])
-                    else:
-                        self._drop(source)
+            await asyncio.sleep(pause())
+            try:
+                await work()
+            except Exception as error:
+                log.error("a background task failed", exc_info=error)
+
+    async def _refresh(self) -> None:
+        """Read the tags in use again."""
+        names = list(self.tags)
+        for at in range(0, len(names), NAMES_PER_QUERY):
+            part = names[at : at + NAMES_PER_QUERY]
+            try:
+                found = await self._segment_gate.call(lambda part=part: self._segments.read_tags(part))  # type: ignore[misc]
+            except StoreWentBackwards as error:
+                self.counters.store_went_backwards += 1
+                self._segments_halted(error)
+                break
+            except GolovesError:
+                break  # the gate says that the store is away; the next round reads again
+            for name in part:
+                source = self.tags.get(name)
+                if source is None:
+                    continue
+                if name in found:
+                    source.read(found[name])
+                else:
+                    self._drop(source)
 
     async def _observe(self) -> None:
         """Look at the system's clock; let the store's clock judge a jump."""
-        while True:
-            await asyncio.sleep(OBSERVE_EVERY)
-            jump = self._steady.observe(self._clock.wall_ns(), self._clock.monotonic_ns())
-            if jump and not self._jump:
-                self.counters.clock_jumps += 1
-                log.warning("the system's clock jumped: held off until it is confirmed", seconds=jump / 1e9)
-            self._jump = jump
-            now = asyncio.get_running_loop().time()
-            if jump and now - self._judged_at >= 1.0 and self._windows_open.is_set():
-                self._judged_at = now
-                try:
-                    store_ms = await self._window_gate.call_now(self._workers.clock)
-                except GolovesError:
-                    continue
-                if store_ms is not None and self._steady.judge(
-                    store_ms * 1_000_000, self._clock.wall_ns(), self._clock.monotonic_ns()
-                ):
-                    self._jump = 0
-                    log.warning("the store's clock confirms the jump: followed", seconds=jump / 1e9)
+        jump = self._steady.observe(self._clock.wall_ns(), self._clock.monotonic_ns())
+        if jump and not self._jump:
+            self.counters.clock_jumps += 1
+            log.warning("the system's clock jumped: held off until it is confirmed", seconds=jump / 1e9)
+        self._jump = jump
+        now = asyncio.get_running_loop().time()
+        if jump and now - self._judged_at >= 1.0 and self._windows_open.is_set():
+            self._judged_at = now
+            try:
+                store_ms = await self._window_gate.call_now(self._workers.clock)
+            except GolovesError:
+                return
+            if store_ms is not None and self._steady.judge(
+                store_ms * 1_000_000, self._clock.wall_ns(), self._clock.monotonic_ns()
+            ):
+                self._jump = 0
+                log.warning("the store's clock confirms the jump: followed", seconds=jump / 1e9)
 
     def _forked(self) -> None:
         error = Unavailable(FORKED)

@@ -39,6 +39,7 @@ from goloves.errors import (
     TimeUsedUp,
     TooManyWaiting,
     UnknownOutcome,
+    UnknownSpace,
     WindowLost,
 )
 from goloves.service.clock import Clock
@@ -209,10 +210,16 @@ class SpaceSource:
             except (StoreUnavailable, UnknownOutcome) as error:
                 self.trouble = error
                 await self._rest_if_locked(error)
+            except UnknownSpace as error:  # somebody removed it; a node that had windows of it would have halted
+                self._refused(error)
+                await self._sleep(RETRY * self._shared.rng.uniform(0.67, 1.33))
+                await self._register()
             except GolovesError as error:
                 self._refused(error)
                 wait = error.retry_after or 0.0 if isinstance(error, NoWindow) else 0.0
                 await self._sleep(min(LONGEST_RETRY, max(RETRY, wait / 10)) * self._shared.rng.uniform(0.67, 1.33))
+            except Exception as error:
+                await self._unforeseen(error)
             else:
                 self.trouble = None
                 self._serve_line()
@@ -288,6 +295,14 @@ class SpaceSource:
                 self._shared.halted(error)
         self._wake.clear()
 
+    async def _unforeseen(self, error: Exception) -> None:
+        """Go on after a failure that nobody foresaw: a keeper that ends leaves its space without a window for good."""
+        if not isinstance(self.trouble, NoWindow) or self.trouble.__cause__ is None:
+            log.error("a background task failed", space=self.name, exc_info=error)
+        self.trouble = NoWindow(f"the space {self.name!r} met a failure that nobody foresaw ({type(error).__name__})")
+        self.trouble.__cause__ = error
+        await self._sleep(RETRY * self._shared.rng.uniform(0.67, 1.33))
+
     async def _rest_if_locked(self, error: GolovesError) -> None:
         """Pause where only a lock was in the way: the gate, which stays open then, does so in all other cases."""
         if isinstance(error, Locked):
@@ -313,6 +328,8 @@ class SpaceSource:
             except GolovesError as error:
                 self._refused(error)
                 await self._sleep(RETRY * shared.rng.uniform(0.67, 1.33))
+            except Exception as error:
+                await self._unforeseen(error)
             else:
                 return
 

@@ -24,6 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import structlog
 from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
@@ -51,6 +52,12 @@ the busiest of them after a minute."""
 
 FAILURES = (SQLAlchemyError, OSError, EOFError, RuntimeError)
 """What drivers raise when a database or the way to it fails; uvloop raises RuntimeError on a closed transport."""
+
+MISTAKES = (ValueError, AssertionError)
+"""What our own transactions raise where their caller is wrong: just these classes, for a driver that meets bytes that
+it does not understand raises their children, and anything else too."""
+
+log = structlog.get_logger("goloves.store")
 
 
 class _Unconnectable(StoreRefused):
@@ -155,7 +162,11 @@ class Database:
                 except GolovesError:
                     await self._undo(link)
                     raise
-                except FAILURES as error:
+                except Exception as error:
+                    if type(error) in MISTAKES and not progress.committing:
+                        self._cut(link)
+                        raise
+                    self._note(error)
                     progress.trouble.append(self.dialect.words(error))
                     if not await self._may_repeat(link, error, progress, repeat):
                         kind = Locked if self.dialect.code(error) in self.dialect.locked else StoreUnavailable
@@ -201,7 +212,8 @@ class Database:
     async def _undo(self, link: _Link) -> None:
         try:
             await greenlet_spawn(link.connection.rollback)
-        except FAILURES:
+        except Exception as error:
+            self._note(error)
             self._cut(link)
         except BaseException:
             self._cut(link)
@@ -226,7 +238,8 @@ class Database:
         try:
             async with asyncio.timeout(self._timeout / 4):
                 await greenlet_spawn(self._ping, link.connection)
-        except (TimeoutError, *FAILURES):
+        except Exception as error:
+            self._note(error)
             self._cut(link)
             self._cut_idle()
             return False
@@ -243,22 +256,32 @@ class Database:
         engine = self._engine or self._make_engine()
         try:
             connection = await greenlet_spawn(engine.connect)
-        except FAILURES as error:
+        except Exception as error:
+            self._note(error)
             self._cut_idle()
             raise self._no_connection(error) from error
         link = _Link(connection, time.monotonic())
         try:
             await greenlet_spawn(self._prepare, connection)
-        except FAILURES as error:
-            self._cut(link)
-            raise self._no_connection(error) from error
         except StoreRefused as error:
             self._cut(link)
             raise _Unconnectable(error.message) from error
+        except GolovesError:
+            self._cut(link)
+            raise
+        except Exception as error:
+            self._note(error)
+            self._cut(link)
+            raise self._no_connection(error) from error
         except BaseException:
             self._cut(link)
             raise
         return link
+
+    def _note(self, error: Exception) -> None:
+        """Keep the trace of a failure of a kind that nobody foresaw; what it means for the outcome is judged alike."""
+        if not isinstance(error, FAILURES):
+            log.error("the driver failed in a way of its own", store=self.address, exc_info=error)
 
     def _no_connection(self, error: BaseException) -> GolovesError:
         refusal = self.dialect.refusal(error)

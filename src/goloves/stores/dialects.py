@@ -145,6 +145,8 @@ class Dialect(abc.ABC):
     """Codes of errors of COMMIT that mean that the database has rolled back, for certain."""
     stale: ClassVar[frozenset[str]] = frozenset()
     """Codes of errors after which another connection may do better: this server became a replica, or shuts down."""
+    hides: ClassVar[frozenset[str]] = frozenset()
+    """Codes with which a server refuses to say what it is, as some managed databases do (R7)."""
     refusals: ClassVar[dict[str, str]]
     """Codes of errors that a person must mend before a connection can be had, and how."""
 
@@ -328,6 +330,7 @@ class MySql(Dialect):
     commit_aborts = frozenset({"1213", "3101"})
     stale = frozenset({"1290", "1836", "1792", "1053", "1047", "1927", "3024"})
     # read-only server, read-only mode, read-only transaction, shutdown, no quorum (Galera), killed, time limit
+    hides = frozenset({"1227", "1142", "1143"})  # access denied, to all of it or to a table or column
     refusals: ClassVar[dict[str, str]] = {
         "1045": "check user and password in the store URL",
         "1698": "check user and password in the store URL; this account wants another way to log in",
@@ -428,7 +431,9 @@ class MySql(Dialect):
         # On disk, not written: what was only written may be gone after a crash without anything being set back.
         names = "('Innodb_lsn_flushed', 'Innodb_redo_log_flushed_to_disk_lsn')"
         positions = connection.exec_driver_sql(f"SHOW GLOBAL STATUS WHERE Variable_name IN {names}").all()
-        name = variables.get("server_uuid") or variables["server_id"]
+        name = variables.get("server_uuid") or variables.get("server_id")
+        if not name:
+            return None  # a proxy that answers for itself
         return Server(str(name), max((int(row[1]) for row in positions), default=0))
 
     def lock_migration(self, connection: Connection) -> None:
@@ -454,6 +459,7 @@ class Postgres(Dialect):
     stale = frozenset(
         {"25006", "57P01", "57P02", "57P03", "57P05"}
     )  # read-only transaction; shutting down, starting up
+    hides = frozenset({"42501", "42883", "0A000"})  # not permitted, no such function, not supported
     refusals: ClassVar[dict[str, str]] = {
         "28P01": "check user and password in the store URL",
         "28000": "check the user in the store URL, and pg_hba.conf on the server",

@@ -46,6 +46,7 @@ class Failover:
         self._policy = policy
         self._skip = skip
         self._seen: Server | None = None
+        self._hidden = False
         self.migrated = False
         """Goloves' own tables exist."""
         self.own_halt = ""
@@ -80,9 +81,15 @@ class Failover:
         try:
             return self._dialect.server(connection)
         except DBAPIError as error:
-            if error.connection_invalidated:
-                raise
-            # Some managed databases hide what they are; then there is nothing to compare.
+            if error.connection_invalidated or self._dialect.code(error) not in self._dialect.hides:
+                raise  # no word about what it is, so nothing may be granted there yet
+            if not self._hidden:
+                self._hidden = True
+                log.warning(
+                    "the server does not tell what it is: a failover is not noticed",
+                    store=self._dialect.url.address,
+                    reason=self._dialect.words(error),
+                )
             return None
         finally:
             if not connection.invalidated:

@@ -203,7 +203,8 @@ class SqlStore(SqlRepair, SqlWorkers, Session):
         if not file.exists():
             if not self._options.create:
                 raise StoreRefused(
-                    f"there is no store at {file}; make it with: goloves migrate (or start once with --init)"
+                    f"there is no store at {file}; make it with: goloves migrate (or start once with --init)."
+                    " If there was one before, find it first: made anew, it gives the same ids again"
                 )
             self._make_file()
         self._inode = checks.identity_of(file)
