@@ -23,6 +23,8 @@ class Recorder(asyncio.Transport):
         self.reading = True
         self.ended = False
         self.aborted = False
+        self.closing = False
+        self.tls = False
 
     def write(self, data: Any) -> None:
         self.written.append(bytes(data))
@@ -40,13 +42,16 @@ class Recorder(asyncio.Transport):
         self.reading = True
 
     def can_write_eof(self) -> bool:
-        return True
+        return not self.tls
 
     def write_eof(self) -> None:
         self.ended = True
 
     def is_closing(self) -> bool:
-        return False
+        return self.closing
+
+    def close(self) -> None:
+        self.closing = True
 
     def abort(self) -> None:
         self.aborted = True
@@ -132,6 +137,18 @@ async def test_a_last_word_may_be_unread_for_as_long_as_any_answer_and_lingers_f
     connection.look_after(now() + 31)
     assert transport.aborted
     assert connection._shared.counters.cut_unread == 1
+
+
+async def test_a_connection_that_is_saying_goodbye_over_tls_is_told_nothing_more() -> None:
+    connection, transport = await connect()
+    transport.tls = True
+    now = asyncio.get_running_loop().time
+    connection.data_received(b"GET / HT")
+    for seconds in (11, 12, 13):
+        connection.look_after(now() + seconds)
+    assert transport.closing
+    assert [b"HTTP/1.1 408" in answer for answer in transport.written] == [True]
+    assert connection._shared.counters.request_timeouts == 1
 
 
 async def test_when_too_much_is_unread_those_stalled_longest_are_cut() -> None:
