@@ -154,6 +154,8 @@ class _Loading:
         used = False
         for name in STORE_FIELDS:
             url = self._entry(name)
+            # A URL from a later place is the whole store: what an earlier one said of its password is not meant for it.
+            used = used or url.rank > entry.rank
             if url.rank == DEFAULT:
                 continue
             scheme, separator, rest = url.value.partition("://")

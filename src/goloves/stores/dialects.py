@@ -337,7 +337,7 @@ class MySql(Dialect):
         "1044": "grant this user its database: GRANT ALL ON database.* TO user",
         "1049": "create the database, or name another one in the store URL",
         "1130": "let this host in: the user's host part does not match it",
-        "1142": "grant this user SELECT, INSERT, UPDATE and DELETE on its tables (to migrate: CREATE and INDEX too)",
+        "1142": "grant this user SELECT, INSERT, UPDATE, DELETE on its tables (to migrate also CREATE, ALTER, INDEX)",
         "1251": "upgrade the account's authentication plugin",
     }
 
