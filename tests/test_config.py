@@ -382,7 +382,7 @@ def test_a_password_from_a_file_is_put_into_the_urls_that_lack_one(tmp_path: Pat
 def test_a_whole_url_of_a_later_source_needs_no_password_of_an_earlier_one(tmp_path: Path) -> None:
     (tmp_path / "password").write_text("geheim")
     toml = f"[stores]\nurl = 'mysql://u@h/d'\npassword_file = '{tmp_path}/password'\n"
-    owner = {("stores", "url"): "mysql://owner:own@h/d"}  # as for `goloves migrate`
+    owner: dict[Key, Any] = {("stores", "url"): "mysql://owner:own@h/d"}  # as for `goloves migrate`
     assert loaded(toml, flags=owner, where=tmp_path).config.segments_url == "mysql://owner:own@h/d"
 
 
