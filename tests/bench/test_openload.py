@@ -227,11 +227,18 @@ def wait_for_start(pid: int) -> bool:
 
 
 def test_the_witness_does_not_excuse_a_server_that_stalls(openload: Path) -> None:
-    with Web(stall_once(300, 0.4)).server() as server:
-        words = ("--rate", "1000", "--connections", "1", "--witness", "0,1" if (os.cpu_count() or 1) > 1 else "0")
-        _, figures = load(openload, server.port, *words, "--drain", "20")
-    if "no_witness" not in figures:
-        assert figures["latency_without_stalls_us"]["p90"] > 100_000
+    told = []
+    # Where the machine stalls within the server's own stall, that is excused with reason: another time it does not.
+    for _ in range(5):
+        with Web(stall_once(300, 0.4)).server() as server:
+            words = ("--rate", "1000", "--connections", "1", "--witness", "0,1" if (os.cpu_count() or 1) > 1 else "0")
+            _, figures = load(openload, server.port, *words, "--drain", "20")
+        if "no_witness" in figures:
+            return
+        told.append(figures["latency_without_stalls_us"]["p90"])
+        if told[-1] > 100_000:
+            return
+    raise AssertionError(f"the stall of 0.4 s was left out each time: {told} µs")
 
 
 def test_where_real_time_is_not_permitted_no_figure_without_stalls_is_told(openload: Path) -> None:
