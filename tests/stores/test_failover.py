@@ -174,6 +174,21 @@ async def test_r7_ignore_goes_on_as_if_nothing_had_happened(served: Served) -> N
     await store.close()
 
 
+async def test_r7_a_node_that_ignores_another_server_does_not_hide_it_from_those_that_do_not(served: Served) -> None:
+    watching_one = watching(served)
+    await watching_one.open()
+    become_another(served)
+    store = watching(served, "ignore")
+    await store.open()
+    await store.allocate("default", 10)
+    assert served.sql("SELECT server, halt FROM goloves_meta").strip() == "the old one"
+    watching_one._database._cut_idle()
+    with pytest.raises(StoreWentBackwards, match="it was the old one"):
+        await watching_one.allocate("default", 1)
+    for each in (watching_one, store):
+        await each.close()
+
+
 async def test_r7_a_log_that_was_set_back_halts_the_store(served: Served) -> None:
     store = watching(served)
     await store.open()

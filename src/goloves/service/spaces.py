@@ -406,7 +406,10 @@ class SpaceSource:
             log.info("window not released: its worker id rests until it ends", space=self.name, reason=error.message)
 
     async def _check_clock(self) -> None:
-        """Refuse to go on with a clock that is ahead of the store's by more than `max_forward` (W8)."""
+        """Refuse to go on with a clock that is ahead of the store's by more than `max_forward` (W8).
+
+        SQLite has no clock but that of the machine, on which all nodes of the store run: nobody is there to compare with.
+        """
         shared = self._shared
         store_ms = await shared.gate.call(shared.store.clock)
         if store_ms is None:
@@ -423,8 +426,8 @@ class SpaceSource:
                     f" {ahead:.1f} s behind this node's; set the store's clock right"
                 )
             raise ClockAhead(
-                f"the clock of this node is {ahead:.1f} s ahead of the store's; set the clock right (max_forward is "
-                f"{shared.config.max_forward:g} s)"
+                f"the clock of this node is {ahead:.1f} s ahead of the store's; set the wrong one right, the store's if"
+                f" all nodes say so (max_forward is {shared.config.max_forward:g} s)"
             )
 
     def _warn_of_the_end(self) -> None:
