@@ -408,7 +408,7 @@ class SpaceSource:
     async def _check_clock(self) -> None:
         """Refuse to go on with a clock that is ahead of the store's by more than `max_forward` (W8).
 
-        SQLite has no clock but that of the machine, on which all nodes of the store run: nobody is there to compare with.
+        SQLite has no clock but that of the machine, on which all nodes of the store run: there is none to compare with.
         """
         shared = self._shared
         store_ms = await shared.gate.call(shared.store.clock)
