@@ -37,6 +37,8 @@ RUN /build/bin/pip --python /opt/goloves/bin/python install --no-cache-dir --no-
         grpcio hatchling editables pathspec pluggy tomlkit trove-classifiers \
     && /build/bin/pip --python /opt/goloves/bin/python check \
     && find /opt/goloves -name tests -type d -prune -exec rm -rf {} + \
+    # What machine code was made from: 14 MB that nothing reads.
+    && find /opt/goloves -type f '(' -name '*.c' -o -name '*.cpp' -o -name '*.pyx' ')' -delete \
     # With the root read-only, Python can't keep what it compiles: it is compiled here, and checked by content.
     && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/goloves/lib
 
