@@ -135,13 +135,16 @@ def build() -> None:
         how = ["--pull-never", "--format=docker", "--layers=false", f"--tag={NAME}"]
         how += [f"--build-arg={name}={value}" for name, value in {"BASE": BASE, **LABELLED}.items()]
         buildah("build", *how, *volumes, f"--file={ROOT / 'Dockerfile'}", ROOT)
+    # The stage that builds, and the image before this one: each is whole, with this storage driver.
+    buildah("rmi", "--prune")
 
 
 def make_base() -> str:
     """Make the base image, unless the storage has it; says which."""
     for name in ("tmp", "run"):
         (CACHE / name).mkdir(parents=True, exist_ok=True)
-    if BASE in buildah("images", "--format", "{{.Name}}:{{.Tag}}").replace("localhost/", "").split():
+    # Names are stored with the registry that they would come from.
+    if any(name.endswith(f"/{BASE}") for name in buildah("images", "--format", "{{.Name}}:{{.Tag}}").split()):
         return "kept from before"
     archive = CACHE / f"{SUITE}.tar"
     if not archive.exists():

@@ -12,6 +12,7 @@ from deploy.kustomize import HASH, Manifest
 from deploy.manifests import DEPLOYMENTS, KUBERNETES, OVERLAYS, ROOT, SECRET_URL
 from goloves import __version__
 from goloves.cli import main
+from goloves.cli.failures import Exit
 from goloves.config import Config, load
 from goloves.config.addresses import parse_address
 from goloves.config.schema import find
@@ -322,6 +323,12 @@ def test_the_unit_reads_its_configuration_and_its_credential(secrets: Path) -> N
     assert manifests.of_service("WorkingDirectory") == STATE
 
 
+def test_the_unit_starts_a_service_again_unless_a_person_has_to_mend_something() -> None:
+    assert manifests.of_service("Restart") == "on-failure"
+    final = {int(code) for code in manifests.of_service("RestartPreventExitStatus").split()}
+    assert final == {Exit.USAGE, Exit.CONFIG}
+
+
 # --- times ---
 
 
@@ -341,6 +348,11 @@ def test_nothing_else_kills_a_node_before_its_drain_is_over() -> None:
         assert manifests.seconds(service["stop_grace_period"]) > takes, name
     (plain,) = re.findall(r"--stop-timeout (\d+)", (ROOT / "Dockerfile").read_text("utf-8"))
     assert int(plain) > takes
+
+
+def test_the_units_watchdog_waits_for_longer_than_the_supervisor_gives_a_node() -> None:
+    assert manifests.of_service("Type") == "notify"
+    assert manifests.seconds(manifests.of_service("WatchdogSec")) > DEFAULTS.server.unresponsive
 
 
 def test_a_pod_is_told_to_stop_by_a_signal_that_drains() -> None:
