@@ -9,7 +9,7 @@
 - Each `goloves …` and `make …` that a page names can be given.
 - A section with a figure (so many a second, so many µs) names the command that gives it, or its page's beginning does.
 
-Blocks that are indented by four spaces are for reading; only the commands in them are looked at.
+A block that is indented by four spaces is one of `sh` if it begins with a command, and else for reading.
 """
 
 import argparse
@@ -48,6 +48,9 @@ SHOWN = frozenset({"text", "http", "haproxy", "nginx", "ini", "yaml"})
 SERVERS = re.compile(r"(?:make run|(?:\.venv/bin/)?goloves serve|haproxy) ?")
 """How lines begin that run until they are stopped."""
 
+COMMAND = re.compile(r"(?:\.venv/bin/\S+|goloves|make|curl|grpcurl|sqlite3|python3?|pip|apt-get|zkCli\.sh) ")
+"""How an indented block begins that is for a shell; others are for reading."""
+
 PORTS = re.compile(r"(?<=[.\w\]]:)(8000|80[89][01]|5005[12]|3306|5432)\b")
 """Ports of pages; each stands for a free one."""
 
@@ -81,12 +84,23 @@ class Page:
     @property
     def blocks(self) -> list[Block]:
         """The blocks between fences."""
-        found = []
+        found = list(self._indented())
         pattern = r"^(?:<!-- not run: (.+?) -->\n+)?```([^\n]*)\n(.*?)^```$"
         for match in re.finditer(pattern, self.text, re.MULTILINE | re.DOTALL):
             line = self.text.count("\n", 0, match.start(2)) + 1
             found.append(Block(line, match[2].strip(), match[3], match[1] or ""))
-        return found
+        return sorted(found, key=lambda block: block.line)
+
+    def _indented(self) -> Iterator[Block]:
+        """Give the blocks that are indented and begin with a command."""
+        pattern = r"^(?:<!-- not run: (.+?) -->\n+)?((?: {4}.*(?:\n|\Z))+)"
+        blank = re.sub(
+            r"^```.*?^```$", lambda fence: re.sub(".", "-", fence[0]), self.text, flags=re.MULTILINE | re.DOTALL
+        )
+        for match in re.finditer(pattern, blank, re.MULTILINE):
+            text = re.sub(r"^ {4}", "", match[2], flags=re.MULTILINE)
+            if COMMAND.match(text):
+                yield Block(self.text.count("\n", 0, match.start(2)) + 1, "sh", text, match[1] or "")
 
     @property
     def prose(self) -> str:
@@ -210,6 +224,9 @@ def check_figures(page: Page) -> None:
 def check_blocks(page: Page) -> None:
     """Look at each block that is not run."""
     for block in page.blocks:
+        for test in re.findall(r"tests/[\w/]+\.py", block.left_out):
+            if not (ROOT / test).exists():
+                page.wrong(f"it says that {test} runs it, which is not there", block.line)
         if not block.language:
             page.wrong("the block does not say what it is", block.line)
         elif test := COMPILED.get((page.name, block.language)):

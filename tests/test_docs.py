@@ -72,6 +72,7 @@ def test_messages_that_name_a_page_name_one_that_exists() -> None:
         ("```json\n{'a': 1}\n```", ":1: no JSON: "),
         ("```toml\n[segment]\ndedline = 2\n```", ":1: "),
         ("```toml\n[stores]\nurl_file = '/nowhere'\n```", ""),
+        ("<!-- not run: tests/nowhere.py runs it -->\n\n    make lint", ":3: it says that tests/nowhere.py runs it"),
         ("```go\npackage main\n```", ":1: nothing is known of blocks of 'go'"),
     ],
 )
@@ -87,11 +88,13 @@ def test_a_block_runs_in_the_order_of_its_page_and_what_it_prints_is_compared(tm
         "```sh\nexport A=1\necho one > file\n```",
         "```sh\ncat file\necho $A\n```",
         "```text\no…\n1\n```",
+        "What is indented and begins with a command runs, too:\n\n    python3 -c 'print(2)'",
+        "```text\n2\n```",
         "<!-- not run: it would end this test -->\n```sh\nexit 1\n```",
     ]
     page.write_text("\n\n".join(blocks))
     looked = docs.look(page)
-    assert docs.run_blocks(looked) == 2
+    assert docs.run_blocks(looked) == 3
     assert looked.faults == []
     page.write_text("\n\n".join([*blocks[:2], "```text\ntwo\n```"]))
     looked = docs.look(page)
