@@ -1,6 +1,6 @@
 """Holds the pages to their word: `python scripts/docs.py [--no-run] [PAGE …]`, which is `make docs`.
 
-- Links lead to files and headings that exist.
+- Links lead to files and headings that exist, and so does each file that is named by its path.
 - Blocks of `sh` and `python` run, in the order of their page, in a directory and beside a server of its own; blocks
   of `sql` run on a database of its own. What follows as `text` is what the block before it prints; `…` stands for
   anything. `<!-- not run: why -->` before a block leaves it out.
@@ -47,6 +47,9 @@ SHOWN = frozenset({"text", "http", "haproxy", "nginx", "ini", "yaml"})
 
 SERVERS = re.compile(r"(?:make run|(?:\.venv/bin/)?goloves serve|haproxy) ?")
 """How lines begin that run until they are stopped."""
+
+MADE = frozenset({"benchmarks/results/latest.json"})
+"""Files that come with a command that the page names beside them."""
 
 COMMAND = re.compile(r"(?:\.venv/bin/\S+|goloves|make|curl|grpcurl|sqlite3|python3?|pip|apt-get|zkCli\.sh) ")
 """How an indented block begins that is for a shell; others are for reading."""
@@ -144,6 +147,14 @@ def check_links(page: Page) -> None:
     for text, label in re.findall(r"\[([^]\[]+)\]\[([^]]*)\]", page.prose):
         if not re.search(rf"^\[{re.escape(label or text)}\]: ", page.text, re.MULTILINE):
             page.wrong(f"the link [{text}][{label}] has no address")
+
+
+def check_paths(page: Page) -> None:
+    """Look for each file of the repository that a page names."""
+    roots = "api|benchmarks|configs|deployments|docs|scripts|src|tests"
+    for name in re.findall(rf"`((?:{roots})/[\w./-]*)`", page.prose):
+        if not (ROOT / name).exists() and name not in MADE:
+            page.wrong(f"there is no {name}")
 
 
 # --- commands ---
@@ -472,7 +483,7 @@ def pages() -> list[Path]:
 def look(path: Path) -> Page:
     """Look at all of a page that need not run."""
     page = Page(path)
-    for check in (check_links, check_commands, check_figures, check_blocks):
+    for check in (check_links, check_paths, check_commands, check_figures, check_blocks):
         check(page)
     return page
 

@@ -59,6 +59,7 @@ def test_messages_that_name_a_page_name_one_that_exists() -> None:
         ("[there](nowhere.md)", ": the link nowhere.md leads nowhere"),
         ("# A `word`, (two)\n[up](#a-word-two)\n[out](https://example.com/x)\n", ""),
         ("# One\n[up](#two)", ": the link #two: there is no such heading"),
+        ("See `tests/nowhere.py` and `docs/README.md`.", ": there is no tests/nowhere.py"),
         ("[one][two]", ": the link [one][two] has no address"),
         ("    goloves nonsense", ": `goloves nonsense`: there is no command 'nonsense'"),
         ("    goloves tag set order --limit 5   # why", ""),
