@@ -15,18 +15,11 @@ A block that is indented by four spaces is one of `sh` if it begins with a comma
 import argparse
 import contextlib
 import json
-import os
 import re
 import shlex
-import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,10 +27,9 @@ from pathlib import Path
 import click
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "src"), str(ROOT / "tests")]
 
-PATIENCE = 120.0
-"""Seconds for a block, and for a server to become ready: ten times and more what any takes."""
+from scripts.docs_session import Session, Wrong, agrees  # noqa: E402
 
 COMPILED = {("docs/grpc-api.md", language): "tests/conformance/test_grpc_clients.py" for language in ("go", "java")}
 """Blocks that a test compiles and runs."""
@@ -45,17 +37,11 @@ COMPILED = {("docs/grpc-api.md", language): "tests/conformance/test_grpc_clients
 SHOWN = frozenset({"text", "http", "haproxy", "nginx", "ini", "yaml"})
 """Languages of blocks that are only shown."""
 
-SERVERS = re.compile(r"(?:make run|(?:\.venv/bin/)?goloves serve|haproxy) ?")
-"""How lines begin that run until they are stopped."""
-
 MADE = frozenset({"benchmarks/results/latest.json"})
 """Files that come with a command that the page names beside them."""
 
 COMMAND = re.compile(r"(?:\.venv/bin/\S+|goloves|make|curl|grpcurl|sqlite3|python3?|pip|apt-get|zkCli\.sh) ")
 """How an indented block begins that is for a shell; others are for reading."""
-
-PORTS = re.compile(r"(?<=[.\w\]]:)(8000|80[89][01]|5005[12]|3306|5432)\b")
-"""Ports of pages; each stands for a free one."""
 
 FIGURE = re.compile(
     r"\d[\d,.]* (?:million )?(?:requests|calls|ids|answers|refills) (?:a|per) second|\d[\d,.]*(?:/s\b| ?µs)"
@@ -276,174 +262,6 @@ def check_settings(page: Page, block: Block) -> None:
 
 
 # --- blocks that run ---
-
-
-class Wrong(Exception):
-    """A block does not do what its page says."""
-
-
-def agrees(printed: str, shown: str) -> bool:
-    """Compare what a block printed with what the page shows, in which `…` stands for anything."""
-    lines = [".*".join(map(re.escape, line.strip().split("…"))) for line in shown.strip().splitlines()]
-    return re.fullmatch(r"\s*\n\s*".join(lines), printed.strip(), re.DOTALL) is not None
-
-
-class Session:
-    """What a page's reader has: a directory, terminals, servers; a database where the page makes one."""
-
-    def __init__(self) -> None:
-        self.directory = Path(tempfile.mkdtemp(prefix="goloves-docs-"))
-        self._ports: dict[str, int] = {}
-        self._servers: dict[str, subprocess.Popen[bytes]] = {}
-        """By the address that they serve on."""
-        self._exports: list[str] = []
-        self._database: object = None
-        (self.directory / ".curlrc").write_text("silent\nshow-error\n")
-        bin_directory = self.directory / ".venv" / "bin"
-        bin_directory.mkdir(parents=True)
-        for name in ("goloves", "python"):
-            (bin_directory / name).symlink_to(Path(sys.executable).parent / name)
-
-    def port(self, shown: str) -> int:
-        """Give the free port that stands for one of a page's."""
-        if shown not in self._ports:
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                self._ports[shown] = probe.getsockname()[1]
-        return self._ports[shown]
-
-    def here(self, text: str) -> str:
-        """Put the free ports in the place of a page's."""
-        return PORTS.sub(lambda match: str(self.port(match[1])), text)
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """Variables of every command: the default addresses are free ones, too."""
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("GOLOVES_")}
-        return inherited | {
-            "PATH": f"{self.directory}/.venv/bin:{os.environ['PATH']}:/usr/sbin",
-            "GOLOVES_HTTP__LISTEN": self.here("127.0.0.1:8080"),
-            "GOLOVES_GRPC__LISTEN": self.here("127.0.0.1:50051"),
-            "GOLOVES_ADMIN__LISTEN": self.here("127.0.0.1:8081"),
-            "GOLOVES_SERVER": self.here("http://127.0.0.1:8080"),
-            "CURL_HOME": str(self.directory),  # its .curlrc
-            # The default deadline is for machines that do nothing else.
-            "GOLOVES_SEGMENT__DEADLINE": "10",
-            "GOLOVES_SNOWFLAKE__DEADLINE": "10",
-        }
-
-    def shell(self, text: str) -> str:
-        """Run lines of a shell; gives what they print."""
-        script = "\n".join([*self._exports, self.here(text)])
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", script],
-            cwd=self.directory,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
-        if done.returncode != 0:
-            raise Wrong(f"ends with {done.returncode}: {done.stdout}{done.stderr}")
-        self._exports += re.findall(r"^export .+$", self.here(text), re.MULTILINE)
-        return done.stdout
-
-    def run(self, text: str) -> str:
-        """Run a block: servers are left running, other lines are waited for."""
-        if not self._servers and re.search(r"localhost:8080|goloves (next|tag)", text) and not SERVERS.match(text):
-            self.serve("goloves serve")
-        printed, lines, heredoc = "", "", ""
-        for line in text.splitlines(keepends=True):
-            if not heredoc and SERVERS.match(line):
-                printed += self.shell(lines)
-                lines = ""
-                self.serve(line.strip())
-                continue
-            lines += line
-            if opened := re.search(r"<<'?(\w+)", line):
-                heredoc = opened[1]
-            elif line.strip() == heredoc:
-                heredoc = ""
-        return printed + (self.shell(lines) if lines.strip() else "")
-
-    def serve(self, line: str) -> None:
-        """Start a server, in the place of the one that had its address, and wait until it serves."""
-        words = re.sub(r"^make run(?: ARGS='([^']*)')?", r"goloves serve \1", re.sub(r"\s+#.*$", "", line))
-        named = re.search(r"--http 127\.0\.0\.1:(\d+)", words)
-        shown = "8000" if words.startswith("haproxy") else named[1] if named else "8080"
-        if shown in self._servers:
-            self._end(self._servers.pop(shown))
-        script = "\n".join([*self._exports, f"exec {self.here(words)}"])
-        log = self.directory / f"server-{shown}.log"
-        with log.open("wb") as output:
-            server = subprocess.Popen(
-                ["bash", "-c", script],
-                cwd=self.directory,
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-            )
-        self._servers[shown] = server
-        address = f"http://127.0.0.1:{self.port(shown)}/readyz"
-        deadline = time.monotonic() + PATIENCE
-        while not _answers(address):
-            if server.poll() is not None or time.monotonic() > deadline:
-                raise Wrong(f"`{line}` does not serve: {log.read_text()}")
-            time.sleep(0.05)
-
-    def python(self, text: str) -> str:
-        """Run a program."""
-        if not self._servers:
-            self.serve("goloves serve")
-        program = self.directory / "program.py"
-        program.write_text(self.here(text))
-        return self.shell(f"{shlex.quote(sys.executable)} -W error {program}")
-
-    def sql(self, text: str) -> str:
-        """Run SQL as a database's administrator, on a MariaDB or PostgreSQL that stands for the reader's."""
-        import databases
-
-        kind = databases.PostgreSql if "SCHEMA" in text or "ROLE" in text else databases.MariaDb
-        if not isinstance(self._database, kind):
-            self._database = made = kind()
-            self._ports["5432" if kind is databases.PostgreSql else "3306"] = made.port
-            made.create()
-            if kind is databases.MariaDb:
-                made.sql(f"DROP USER {databases.USER}@'%'")
-            else:
-                made.sql(f"DROP ROLE {databases.USER}")
-        assert isinstance(self._database, databases.Server)
-        return self._database.sql(text)
-
-    def close(self) -> None:
-        """End everything."""
-        import databases
-
-        for server in self._servers.values():
-            self._end(server)
-        if isinstance(self._database, databases.Server):
-            self._database.remove()
-        shutil.rmtree(self.directory, ignore_errors=True)
-
-    @staticmethod
-    def _end(server: "subprocess.Popen[bytes]") -> None:
-        server.send_signal(signal.SIGTERM)
-        try:
-            server.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait(PATIENCE)
-
-
-def _answers(address: str) -> bool:
-    try:
-        with urllib.request.urlopen(address, timeout=5) as answer:
-            return bool(answer.status == 200)
-    except (OSError, urllib.error.URLError):
-        return False
 
 
 def run_blocks(page: Page) -> int:
