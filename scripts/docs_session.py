@@ -1,4 +1,4 @@
-"""What a reader of a page has: a directory, terminals, servers, a database; `docs.py` runs the blocks of pages there."""
+"""What a page's reader has: a directory, terminals, servers, a database. `docs.py` runs the blocks of pages there."""
 
 import os
 import re
