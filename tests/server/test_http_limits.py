@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from goloves.server.http.protocol import CODES
-from goloves.server.http.shared import REFUSED_AT_ONCE, SLICES, HttpCounters
+from goloves.server.http.shared import REFUSED_AT_ONCE, HttpCounters
 from goloves.server.limits import BOUNDS, HttpLimits
+from goloves.server.plane import SLICES
 from server.live import PATIENCE, LiveNode
 from server.raw import Client, ClosedError
 

@@ -31,9 +31,10 @@ from goloves.server.grpc.limits import GrpcLimits
 from goloves.server.grpc.services import node_services
 from goloves.server.grpc.shared import GrpcShared
 from goloves.server.http.protocol import HttpConnection
-from goloves.server.http.shared import SLICES, HttpShared
+from goloves.server.http.shared import HttpShared
 from goloves.server.limits import HttpLimits
 from goloves.server.listener import Acceptor, Handshakes
+from goloves.server.plane import SLICES
 from goloves.server.stages import Stage
 from goloves.server.tls import GRPC_PROTOCOLS, HTTP_PROTOCOLS, Certificates
 from goloves.service import IdService
@@ -150,11 +151,9 @@ class Node:
                 for connection in self._connections():
                     connection.close_at_rest(now - rest)
             await asyncio.sleep(LOOK)
-        left = self._connections()
-        if left:
-            log.warning("connections cut: their requests took longer than the drain", connections=len(left))
-        for connection in left:
-            connection.cut()
+        cut = sum(plane.abort_all() for plane in self._planes)
+        if cut:
+            log.warning("connections cut: their requests took longer than the drain", connections=cut)
         for acceptor in self._acceptors:
             acceptor.cut()
         self.stage = Stage.RELEASING
@@ -227,7 +226,7 @@ class Node:
 
     def _has_room(self, plane: HttpShared | GrpcShared, address: str, held: int, pending: int) -> bool:
         # Without TLS there is no wait, and who is one too many is told so.
-        return self._tls is None or plane.has_room(address, held, pending)
+        return self._tls is None or plane.over(address, held, pending) is None
 
     def _no_room(self) -> None:
         self.http.counters.accept_paused += 1

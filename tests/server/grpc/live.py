@@ -14,8 +14,9 @@ import uvloop
 from goloves.server.grpc.connection import GrpcConnection
 from goloves.server.grpc.limits import GrpcLimits
 from goloves.server.grpc.methods import Service
-from goloves.server.grpc.shared import SLICES, GrpcShared
+from goloves.server.grpc.shared import GrpcShared
 from goloves.server.listener import Acceptor
+from goloves.server.plane import SLICES
 from goloves.server.tls import GRPC_PROTOCOLS, Certificates
 
 PATIENCE = 20.0
@@ -109,7 +110,7 @@ class LiveGrpc:
         acceptor.stop()
         ticking.cancel()
         for connection in self.shared.connections():
-            connection.cut()
+            connection.abort()
         deadline = self.loop.time() + PATIENCE
         while self.shared.open and self.loop.time() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.001)

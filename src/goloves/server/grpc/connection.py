@@ -140,22 +140,22 @@ class GrpcConnection(asyncio.Protocol):
         self._write = self._transport.write
         peer = transport.get_extra_info("peername")
         self.address = str(peer[0]) if isinstance(peer, tuple) else ""
-        if not self.shared.enter(self):
-            self.cut()
+        if self.shared.enter(self, self.address) is not None:
+            self.abort()
         elif self.shared.draining:
             self.retire()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End: whatever was under way for this client is cancelled."""
         self._abandon_all()
-        self.shared.leave(self)
+        self.shared.leave(self, self.address)
 
     def data_received(self, data: bytes) -> None:
         """Take what came, answer what can be answered."""
         if self._linger is not None:
             self._dropped += len(data)
             if self._dropped > DROPPED:
-                self.cut()
+                self.abort()
             return
         shared = self.shared
         wire = self.wire
@@ -380,8 +380,8 @@ class GrpcConnection(asyncio.Protocol):
         if not self._transport.is_closing() and self._linger is None:
             self._last_word()
 
-    def cut(self) -> None:
-        """Close at once, whatever is unwritten."""
+    def abort(self) -> None:
+        """Close at once, whatever is unwritten; the caller counts why."""
         self._transport.abort()
 
     def retire(self) -> None:
@@ -414,7 +414,7 @@ class GrpcConnection(asyncio.Protocol):
         limits, counters = self.shared.limits, self.shared.counters
         if self._linger is not None:
             if now - self._linger > limits.linger_timeout:
-                self.cut()
+                self.abort()
             return
         for event in self.wire.tick(now):
             self._take(event)
@@ -428,7 +428,7 @@ class GrpcConnection(asyncio.Protocol):
                     self._on_end(stream)
         if self._stalled_with and now - self._stalled_at > limits.write_timeout:
             counters.cut_unread += 1
-            self.cut()
+            self.abort()
             return
         quiet = now - self.wire.heard_at
         if self._pinged_at is None or self.wire.heard_at >= self._pinged_at:
@@ -438,7 +438,7 @@ class GrpcConnection(asyncio.Protocol):
                 self.wire.ping(KEEPALIVE_PING)
         elif now - self._pinged_at > limits.keepalive_timeout and not self.wire.paused:
             counters.cut_silent += 1
-            self.cut()
+            self.abort()
             return
         if not self._calls and now - self._idle_since > limits.idle_timeout and not self.retiring:
             counters.cut_idle += 1

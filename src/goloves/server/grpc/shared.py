@@ -1,7 +1,6 @@
 """What all gRPC connections of a node share: the methods, limits over all of them, counters."""
 
-import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import structlog
@@ -9,15 +8,12 @@ import structlog
 from goloves.server.grpc.limits import GrpcLimits
 from goloves.server.grpc.methods import Service
 from goloves.server.grpc.routes import Routes, refusal
+from goloves.server.plane import Plane
 from goloves.wire.grpc import CallError, Status
 from goloves.wire.http2 import Code, Limits
 
 if TYPE_CHECKING:
     from goloves.server.grpc.connection import GrpcConnection
-
-SLICES = 16
-"""Connections are looked after in as many groups, one group at a time, each once a second: so that 10,000 of them never
-hold the node up for long."""
 
 HELD_SHARE = 16
 """One connection may hold this part of `max_held`: so nobody alone, nor a few, can have others' calls refused."""
@@ -37,6 +33,7 @@ class GrpcCounters:
         "connections",
         "cut_age",
         "cut_calm",
+        "cut_drain",
         "cut_idle",
         "cut_silent",
         "cut_too_much_unread",
@@ -68,6 +65,8 @@ class GrpcCounters:
         """Connections cut because answers were left unread for too long."""
         self.cut_too_much_unread = 0
         """Connections cut because all connections together left too much unread."""
+        self.cut_drain = 0
+        """Connections cut because the node stopped, and `server.drain` was over."""
         self.refused_connections = 0
         """Connections over `max_connections`."""
         self.refused_per_address = 0
@@ -76,12 +75,13 @@ class GrpcCounters:
         """Times that no file descriptor was left to accept with."""
 
 
-class GrpcShared:
-    """Connections come and go by `enter` and `leave`; `tick` looks after them."""
+class GrpcShared(Plane["GrpcConnection"]):
+    """See the module's text."""
 
     def __init__(self, services: Iterable[Service], limits: GrpcLimits | None = None) -> None:
         self.limits = limits or GrpcLimits()
-        self.loop = asyncio.get_running_loop()
+        self.counters = GrpcCounters()
+        super().__init__(self.limits, self.counters)
         self.services = {service.name: service for service in services}
         self.reader = Routes(self.services).reader()
         self.wire_limits = Limits(
@@ -90,98 +90,28 @@ class GrpcShared:
             header_block=2 * self.limits.max_metadata,
             ping_interval=self.limits.min_ping,
         )
-        self.counters = GrpcCounters()
         self.bad_timeout = refusal(CallError(Status.INTERNAL, "grpc-timeout is not one to eight digits and a unit"))
-        self.draining = False
-        self.open = 0
-        """Connections."""
         self.held = 0
         """Bytes of requests that can't be answered yet."""
         longest = [method.max_message or 0 for service in self.services.values() for method in service.methods.values()]
         self.held_share = max(self.limits.max_held // HELD_SHARE, 2 * max(self.limits.max_message, *longest))
         """How many of them may be of one connection; two messages of any size always may."""
-        self.unread = 0
-        """Bytes of answers that clients have not taken."""
-        self.stalled: dict[GrpcConnection, int] = {}
-        """Connections with unread answers, and how much each, the longest stalled first."""
-        self.counted: Callable[[int], None] = lambda _: None
-        """Told how many connections there are whenever one came or went."""
-        self._per_address: dict[str, int] = {}
-        self._slices: list[dict[GrpcConnection, None]] = [{} for _ in range(SLICES)]
-        self._turn = 0
         self._said_at = float("-inf")
-
-    def connections(self) -> list["GrpcConnection"]:
-        """Give all connections."""
-        return [connection for connections in self._slices for connection in connections]
 
     @staticmethod
     def refusal(error: CallError) -> bytes:
         """Give the header block that answers a call with an error and nothing else."""
         return refusal(error)
 
-    def has_room(self, address: str, held: int, pending: int) -> bool:
-        """Whether one more may begin a handshake, besides `pending` others of which `held` are from its address.
-
-        Who may not is counted as a connection that was refused.
-        """
-        if address and self._per_address.get(address, 0) + held >= self.limits.max_connections_per_address:
-            self.counters.refused_per_address += 1
-            return False
-        if self.open + pending >= self.limits.max_connections:
-            self.counters.refused_connections += 1
-            return False
-        return True
-
-    def enter(self, connection: "GrpcConnection") -> bool:
-        """Count a new connection; False if it is one too many, and is to be closed."""
-        self.counters.connections += 1
-        self.open += 1
-        self.counted(self.open)
-        self._slices[self.counters.connections % SLICES][connection] = None
-        address = connection.address
-        if address:
-            held = self._per_address[address] = self._per_address.get(address, 0) + 1
-            if held > self.limits.max_connections_per_address:
-                self.counters.refused_per_address += 1
-                return False
-        if self.open > self.limits.max_connections:
-            self.counters.refused_connections += 1
-            return False
-        return True
-
     @property
     def calls(self) -> int:
         """Calls answered since the node started."""
         return self.counters.calls_ended + sum(connection.served for connection in self.connections())
 
-    def leave(self, connection: "GrpcConnection") -> None:
+    def leave(self, connection: "GrpcConnection", address: str) -> None:
         """Take a connection out that was closed."""
-        self.open -= 1
-        self.counted(self.open)
+        super().leave(connection, address)
         self.counters.calls_ended += connection.served
-        for connections in self._slices:
-            connections.pop(connection, None)
-        self.flowing(connection)
-        address = connection.address
-        if address:
-            self._per_address[address] -= 1
-            if not self._per_address[address]:
-                del self._per_address[address]
-
-    def stalling(self, connection: "GrpcConnection", unread: int) -> None:
-        """Note that a client does not take its answers; cut those stalled longest while all is too much."""
-        self.unread += unread - self.stalled.get(connection, 0)
-        self.stalled[connection] = unread
-        while self.unread > self.limits.max_unread:
-            longest = next(iter(self.stalled))
-            self.counters.cut_too_much_unread += 1
-            self.flowing(longest)
-            longest.cut()
-
-    def flowing(self, connection: "GrpcConnection") -> None:
-        """Note that a client has taken its answers, or is gone."""
-        self.unread -= self.stalled.pop(connection, 0)
 
     def make_room(self) -> None:
         """End calls that wait for the rest of their requests, on the connections that hold the most of such."""
@@ -202,12 +132,3 @@ class GrpcShared:
         if now - self._said_at >= QUIET:
             self._said_at = now
             log.info("a gRPC connection was ended for what its client did", peer=address, code=code.name, reason=reason)
-
-    def tick(self, now: float) -> None:
-        """Look after one slice of the connections; call it `SLICES` times a second while there are any.
-
-        `now`: seconds of the event loop.
-        """
-        self._turn = (self._turn + 1) % SLICES
-        for connection in list(self._slices[self._turn]):
-            connection.look_after(now)

@@ -22,6 +22,7 @@ from goloves.errors import GolovesError, InvalidCount
 from goloves.server.http.answers import CLOSE, KEEP_ALIVE, NO_STORE, Answer, error_answer, problem
 from goloves.server.http.draws import Draw
 from goloves.server.http.shared import NOTHING, REFUSED_AT_ONCE, SEEN, HttpShared
+from goloves.server.plane import Over
 from goloves.wire.http1 import Refusal, Request, Requests
 
 BATCH = 65_536
@@ -48,6 +49,12 @@ CODES = {
 }
 """The code of each status with which a request is refused before anybody knows what it asks for; `HttpCounters` counts
 each as `refused_` and this code."""
+
+OVER = {
+    Over.PER_ADDRESS: (429, "from your address now"),
+    Over.IN_ALL: (503, "now"),
+}
+"""With what a connection is refused that is over a limit, and what it is told."""
 
 log = structlog.get_logger("goloves.http")
 
@@ -125,16 +132,14 @@ class HttpConnection(asyncio.Protocol):
         now = asyncio.get_running_loop().time()
         self._since = now
         self._expires = now + shared.limits.max_age * random.uniform(0.9, 1.0)
-        status = shared.enter(self, self._address)
-        if status:
+        over = shared.enter(self, self._address)
+        if over is not None:
             if len(shared.refused) > REFUSED_AT_ONCE:
                 shared.counters.cut_untold += 1
                 self.abort()
                 return
-            what = "from your address " if status == 429 else ""
-            refusal = problem(
-                status, "too_many_connections", f"there are too many connections {what}now", retry_after=1.0
-            )
+            status, what = OVER[over]
+            refusal = problem(status, "too_many_connections", f"there are too many connections {what}", retry_after=1.0)
             self._write(refusal.encode(shared.date, CLOSE))
             self._close()
         elif shared.draining:
@@ -371,11 +376,6 @@ class HttpConnection(asyncio.Protocol):
         if self._stopped:
             self._stopped = False
             self._transport.resume_reading()
-
-    def cut(self) -> None:
-        """Close at once, whatever is unwritten: the node's patience with its last connections is over."""
-        self._shared.counters.cut_drain += 1
-        self.abort()
 
     def abort(self) -> None:
         """Close at once, whatever is unwritten; the caller counts why."""

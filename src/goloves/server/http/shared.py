@@ -10,13 +10,14 @@ bytes of a request to the same. Rules:
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from goloves.server.http.answers import http_date
 from goloves.server.http.draws import Forms, Prepared
 from goloves.server.http.routes import Routes
 from goloves.server.limits import HttpLimits
+from goloves.server.plane import Over, Plane
 from goloves.service import IdService
 from goloves.wire.http1 import Limits, Request, plain_head
 
@@ -34,10 +35,6 @@ PREPARED_BYTES = 1024
 
 SEEN = 4096
 """Places for hashes of requests seen once; a power of two. As many as are kept."""
-
-SLICES = 16
-"""Connections are looked after in as many groups, one group at a time, each once a second: so that 10,000 of them
-never hold the node up for more than a fraction of a millisecond."""
 
 REFUSED_AT_ONCE = 256
 """Connections over a limit that are told so at once; the next ones are cut without a word. They count against no limit
@@ -132,17 +129,18 @@ class HttpCounters:
         setattr(self, name, getattr(self, name) + 1)
 
 
-class HttpShared:
-    """See the module's rules. Connections come and go by `enter` and `leave`; `tick` looks after them."""
+class HttpShared(Plane["HttpConnection"]):
+    """See the module's rules."""
 
     def __init__(self, service: IdService, limits: HttpLimits, leaf_spaces: Mapping[str, str] | None = None) -> None:
+        self.counters = HttpCounters()
+        super().__init__(limits, self.counters)
         self.limits = limits
         self.wire_limits = Limits(
             line=limits.max_line, head=limits.max_head, headers=limits.max_headers, body=limits.max_body
         )
         self.forms = Forms()
         self.routes = Routes(service, limits, leaf_spaces or {}, self.forms)
-        self.counters = HttpCounters()
         self.plain = plain_head(limits.max_headers).fullmatch
         """What tells the request line (group 1) and Accept (3) of bytes that are one plain request as a whole."""
         self.short = self.wire_limits.short
@@ -150,22 +148,8 @@ class HttpShared:
         self.targets: dict[object, Prepared] = {}
         self.prepared: dict[bytes, Prepared] = {}
         self.date = b""
-        self.draining = False
-        self.open = 0
-        """Connections, refused ones included."""
-        self.refused: set[HttpConnection] = set()
-        """Those over a limit, which are being told so."""
-        self.unread = 0
-        """Bytes of answers that clients have not taken."""
-        self.stalled: dict[HttpConnection, int] = {}
-        """Connections with unread answers, and how much each, the longest stalled first."""
         self.seen = [0] * SEEN
         """Hashes of requests seen once, each in its place."""
-        self.counted: Callable[[int], None] = lambda _: None
-        """Told how many connections there are whenever one came or went."""
-        self._per_address: dict[str, int] = {}
-        self._slices: list[set[HttpConnection]] = [set() for _ in range(SLICES)]
-        self._turn = 0
         self._second = -1
         self.renew_date()
         service.on_drop(self.forget)
@@ -173,11 +157,7 @@ class HttpShared:
     @property
     def requests(self) -> int:
         """Requests answered since the node started."""
-        return self.counters.requests_ended + sum(c.served for connections in self._slices for c in connections)
-
-    def connections(self) -> list["HttpConnection"]:
-        """Give all connections."""
-        return [connection for connections in self._slices for connection in connections]
+        return self.counters.requests_ended + sum(connection.served for connection in self.connections())
 
     def forget(self) -> None:
         """Empty the caches: a tag was dropped, and what is prepared may lead to it."""
@@ -200,71 +180,16 @@ class HttpShared:
                 self.prepared.clear()
             self.prepared[data] = prepared
 
-    def has_room(self, address: str, held: int, pending: int) -> bool:
-        """Whether one more may begin a handshake, besides `pending` others of which `held` are from its address.
-
-        Who may not is counted as a connection that was refused.
-        """
-        if address and self._per_address.get(address, 0) + held >= self.limits.max_connections_per_address:
-            self.counters.refused_per_address += 1
-            return False
-        if self.open - len(self.refused) + pending >= self.limits.max_connections:
-            self.counters.refused_connections += 1
-            return False
-        return True
-
-    def enter(self, connection: "HttpConnection", address: str) -> int:
-        """Count a new connection; gives 0, or the status with which to refuse it."""
+    def enter(self, connection: "HttpConnection", address: str) -> Over | None:
+        """Take a new connection in; see `Plane.enter`."""
         if not self.open:
             self.renew_date()
-        self.counters.connections += 1
-        admitted = self.open - len(self.refused)
-        self.open += 1
-        self.counted(self.open)
-        self._slices[self.counters.connections % SLICES].add(connection)
-        held = self._per_address.get(address, 0)
-        if held >= self.limits.max_connections_per_address:
-            self.counters.refused_per_address += 1
-            self.refused.add(connection)
-            return 429
-        if admitted >= self.limits.max_connections:
-            self.counters.refused_connections += 1
-            self.refused.add(connection)
-            return 503
-        if address:
-            self._per_address[address] = held + 1
-        return 0
+        return super().enter(connection, address)
 
     def leave(self, connection: "HttpConnection", address: str) -> None:
         """Take a connection out that was closed."""
-        self.open -= 1
-        self.counted(self.open)
+        super().leave(connection, address)
         self.counters.requests_ended += connection.served
-        for connections in self._slices:
-            connections.discard(connection)
-        self.flowing(connection)
-        if connection in self.refused:
-            self.refused.discard(connection)
-        elif address:
-            held = self._per_address[address] - 1
-            if held:
-                self._per_address[address] = held
-            else:
-                del self._per_address[address]
-
-    def stalling(self, connection: "HttpConnection", unread: int) -> None:
-        """Note that a client does not take its answers; cut those stalled longest while all is too much."""
-        self.unread += unread - self.stalled.get(connection, 0)
-        self.stalled[connection] = unread
-        while self.unread > self.limits.max_unread:
-            longest = next(iter(self.stalled))
-            self.counters.cut_too_much_unread += 1
-            self.flowing(longest)
-            longest.abort()
-
-    def flowing(self, connection: "HttpConnection") -> None:
-        """Note that a client has taken its answers, or is gone."""
-        self.unread -= self.stalled.pop(connection, 0)
 
     def renew_date(self) -> None:
         """Put the present second into all answers from now on."""
@@ -275,11 +200,6 @@ class HttpShared:
             self.forms.renew(self.date)
 
     def tick(self, now: float) -> None:
-        """Look after one slice of the connections; call it `SLICES` times a second while there are any.
-
-        `now`: seconds of the event loop.
-        """
+        """Put the present second into answers, then look after connections; see `Plane.tick`."""
         self.renew_date()
-        self._turn = (self._turn + 1) % SLICES
-        for connection in list(self._slices[self._turn]):
-            connection.look_after(now)
+        super().tick(now)
