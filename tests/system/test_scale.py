@@ -21,6 +21,8 @@ from system.serving import PATIENCE, Serving, Start
 
 CONNECTIONS = 64
 SECONDS = 3.0
+ROUNDS = 4
+"""Bursts, of which one has to go well: the machine has other things to do, and may leave a node without its turn."""
 TAGS = 10_000
 ROWS = 1_000_000
 
@@ -67,6 +69,13 @@ def burst(node: Serving, *tags: str) -> list[Asker]:
     return askers
 
 
+def counters(node: Serving) -> dict[str, int]:
+    """What the service has counted so far."""
+    admin = node.says(r"health +(http://\S+)")[1]
+    found: dict[str, int] = httpx2.get(f"{admin}/nodes", timeout=PATIENCE).json()["counters"]
+    return found
+
+
 @pytest.mark.parametrize("kind", ["sqlite", "mariadb", "postgresql"])
 def test_a_tag_of_step_10_bears_a_sudden_burst_of_64_connections_as_one_of_a_large_step_does(
     kind: str, start: Start, request: pytest.FixtureRequest, tmp_path: Path
@@ -77,26 +86,30 @@ def test_a_tag_of_step_10_bears_a_sudden_burst_of_64_connections_as_one_of_a_lar
         words = ("--store", server.fresh())
     node = start(*words, *(["--init"] if words else []))
     node.ready()
-    for tag, step in (("small", 10), ("large", 1_000_000)):
-        command = [sys.executable, "-m", "goloves", "tag", "create", tag, "--step", f"{step}", *words]
-        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=PATIENCE)
-    # Side by side, so that whatever else the machine does slows both down.
-    askers = burst(node, "small", "large")
-    admin = node.says(r"health +(http://\S+)")[1]
-    counters = httpx2.get(f"{admin}/nodes", timeout=PATIENCE).json()["counters"]
-    assert [error for asker in askers for error in asker.errors] == []
-    later = {}
-    for tag in ("small", "large"):
-        ids = [pair for asker in askers if asker.tag == tag for pair in asker.ids]
-        assert len({id_ for _, id_ in ids}) == len(ids) > 1_000
+    told = []
+    for number in range(ROUNDS):
+        small, large = f"small{number}", f"large{number}"
+        for tag, step in ((small, 10), (large, 1_000_000)):
+            command = [sys.executable, "-m", "goloves", "tag", "create", tag, "--step", f"{step}", *words]
+            subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=PATIENCE)
+        before = counters(node)
+        # Side by side, so that whatever else the machine does slows both down.
+        askers = burst(node, small, large)
+        after = counters(node)
+        assert [error for asker in askers for error in asker.errors] == []
+        ids = {tag: [pair for asker in askers if asker.tag == tag for pair in asker.ids] for tag in (small, large)}
+        for pairs in ids.values():
+            assert len({id_ for _, id_ in pairs}) == len(pairs)
         # The first second is the step's, to grow.
-        later[tag] = sum(at >= SECONDS / 3 for at, _ in ids)
+        later = {tag: sum(at >= SECONDS / 3 for at, _ in pairs) for tag, pairs in ids.items()}
         # From 10 to a million are nine refills where each is four times the one before; if none grew, each would
         # serve those who wait for it and nobody else.
-        if tag == "small":
-            assert len(ids) / counters["refills"] > 2 * CONNECTIONS
-            assert counters["refills_late"] < len(ids) / 2
-    assert later["small"] > later["large"] / 2
+        a_refill = len(ids[small]) / (after["refills"] - before["refills"])
+        late = (after["refills_late"] - before["refills_late"]) / max(1, len(ids[small]))
+        if later[small] > later[large] / 2 and later[small] > 1_000 and a_refill > 2 * CONNECTIONS and late < 0.5:
+            return
+        told.append((later, a_refill, late))
+    raise AssertionError(f"the small step stayed behind (ids after a second, ids a refill, who waited): {told}")
 
 
 def fill(file: Path, first: int, last: int) -> None:
@@ -133,6 +146,10 @@ def test_a_store_of_a_million_tags_starts_as_soon_as_one_of_ten_thousand_and_ser
     node.ready()
     assert node.stop() == 0
 
+    def is_quick() -> bool:
+        # A start that reads each row takes seconds for a million of them.
+        return spent.get(ROWS, 1e9) < 2 * spent[TAGS] + 1
+
     spent: dict[int, float] = {}
     begun = 0
     for rows in (TAGS, ROWS):
@@ -140,7 +157,10 @@ def test_a_store_of_a_million_tags_starts_as_soon_as_one_of_ten_thousand_and_ser
             fill(tmp_path / "data" / "goloves.db", begun + 1, rows)
         else:
             fill_mariadb(server, words[1], begun + 1, rows)
-        for _ in range(2):  # of which the better one counts: the machine has other things to do
+        # The best of some starts counts: the machine has other things to do.
+        for number in range(5):
+            if number >= 2 and (rows == TAGS or is_quick()):
+                break
             began = time.monotonic()
             node = start(*words)
             node.ready()
@@ -150,5 +170,4 @@ def test_a_store_of_a_million_tags_starts_as_soon_as_one_of_ten_thousand_and_ser
             assert node.stop() == 0
         begun = rows
     assert spent[TAGS] < 20, "ready within two seconds, times ten"
-    # A start that reads each row takes seconds for a million of them.
-    assert spent[ROWS] < 2 * spent[TAGS] + 1
+    assert is_quick(), spent
