@@ -142,7 +142,7 @@ class Requests:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._plain = plain_head(limits.headers).match
+        self._plain = plain_head(limits.headers)
         self._short = limits.short
         self._buffer = b""
         self._pos = 0
@@ -196,7 +196,7 @@ class Requests:
         if self._state == _IN_HEAD and not self._checked:
             if self._pos == len(self._buffer):
                 return None
-            plain = self._plain(self._buffer, self._pos)
+            plain = self._plain.match(self._buffer, self._pos)
             if plain is not None and plain.end() - self._pos <= self._short:
                 self._pos = plain.end()
                 return Request(plain[1], accept=plain[3])

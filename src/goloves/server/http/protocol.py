@@ -14,6 +14,7 @@ Rules:
 
 import asyncio
 import random
+import sys
 from typing import cast
 
 import structlog
@@ -127,7 +128,7 @@ class HttpConnection(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=0 if self._transport.can_write_eof() else TLS_AHEAD)
         self._write = self._transport.write
         peer = transport.get_extra_info("peername")
-        self._address = str(peer[0]) if isinstance(peer, tuple) else ""
+        self._address = sys.intern(str(peer[0])) if isinstance(peer, tuple) else ""
         shared = self._shared
         now = asyncio.get_running_loop().time()
         self._since = now
