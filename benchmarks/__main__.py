@@ -58,6 +58,7 @@ SCENARIOS: dict[str, Callable[[Servers, Plan, Say], Iterator[Row]]] = {
     "burst": scenarios.burst,
     "in-process": _program("in process", "benchmarks.in_process"),
     "user-time": _program("user time", "benchmarks.user_time"),
+    "grpc-user-time": _program("grpc user time", "benchmarks.grpc_time"),
     "functions": _program("functions", "benchmarks.functions"),
     "node": node.measure,
 }

@@ -36,11 +36,14 @@ class Call:
     path: str
     message: bytes
     """The request, as protobuf has it."""
+    stream: bool = False
+    """Whether requests are messages on streams that stay open, in place of calls."""
 
     @property
     def words(self) -> list[str]:
         """What the load generator is told."""
-        return ["grpc", "--path", self.path, "--body-hex", self.message.hex()]
+        words = ["grpc", "--path", self.path, "--body-hex", self.message.hex()]
+        return [*words, "--stream"] if self.stream else words
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,8 @@ class Load:
     """Requests or calls under way at once on a connection; None: 1 over HTTP, 100 over gRPC."""
     deadlines: bool = False
     """Whether each call has a deadline, of other digits than the one before."""
+    table: bool = False
+    """Whether the client puts its header fields, deadlines too, into a table although the server asks for none."""
     watched: str = ""
     """Cores on which the witness looks for stalls of the machine; empty: no witness."""
     check_ids: str = "--check-ids"
@@ -74,6 +79,8 @@ def run(
         command += ["--in-flight", str(load.in_flight)]
     if load.deadlines:
         command.append("--deadlines")
+    if load.table:
+        command.append("--table")
     for pid in server.pids:
         command += ["--pid", str(pid)]
     if load.watched:

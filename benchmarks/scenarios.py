@@ -27,6 +27,7 @@ LATENCY_RATE = 50_000
 GRPC_CONNECTIONS = 4
 GRPC_SHAPES = ((8, 1), (8, 4), (8, 32), (4, 100))
 """Connections, and calls in flight on each, of the closed loops over gRPC."""
+GRPC_IN_TABLE = "grpc cost, deadlines in a table"
 
 BURST_CONNECTIONS = 64
 BURST_GROWTH = 1.0
@@ -46,6 +47,14 @@ BATCHES: dict[str, tuple[Request | Call, int]] = {
     "segments, ranges of 1000000": (Request(f"/v1/segments/batch/ranges?size={RANGE}", "POST"), RANGE),
     "snowflakes, count=10000, JSON": (Request(f"/v1/snowflakes/default/ids?count={BATCH}", "POST"), BATCH),
     "segments, count=10000, gRPC": (Call("/goloves.v1.SegmentService/Next", b"\x0a\x05batch\x10\x90\x4e"), BATCH),
+    "segments, count=10000, gRPC Stream": (
+        Call("/goloves.v1.SegmentService/Stream", b"\x0a\x05batch\x10\x90\x4e", stream=True),
+        BATCH,
+    ),
+    "segments, one id a message, gRPC Stream": (
+        Call("/goloves.v1.SegmentService/Stream", b"\x0a\x05batch", stream=True),
+        1,
+    ),
 }
 """What asks for many ids at once, and how many it gets with each request."""
 
@@ -156,27 +165,31 @@ def burst(servers: Servers, plan: Plan, say: Say) -> Iterator[Row]:
 
 
 def grpc_cost(servers: Servers, plan: Plan, say: Say) -> Iterator[Row]:
-    """CPU per unary call over gRPC, without deadlines and with another one on each call."""
+    """CPU per unary call over gRPC, without deadlines, with another one on each call, and with those in the table of a
+    client that does not heed what the server asks for."""
     contenders = grpc_contenders(peers=servers.available(tuple(GRPC_PEERS)))
-    for deadlines in (False, True):
-        load = Load(plan.seconds, plan.warmup, rate=COST_RATE, connections=GRPC_CONNECTIONS, deadlines=deadlines)
-        name = "grpc cost, deadlines" if deadlines else "grpc cost"
-        yield from _alternate(servers, name, contenders, plan, load, 1, say)
+    load = Load(plan.seconds, plan.warmup, rate=COST_RATE, connections=GRPC_CONNECTIONS)
+    yield from _alternate(servers, "grpc cost", contenders, plan, load, 1, say)
+    load = replace(load, deadlines=True)
+    yield from _alternate(servers, "grpc cost, deadlines", contenders, plan, load, 1, say)
+    yield from _alternate(servers, GRPC_IN_TABLE, contenders[:2], plan, replace(load, table=True), 1, say)
 
 
 def grpc_latency(servers: Servers, plan: Plan, say: Say) -> Iterator[Row]:
-    """Latency of unary calls at a fixed rate, from the intended time of each."""
+    """Latency of unary calls: at a fixed rate, from the intended time of each, without deadlines and with them; and of
+    16 connections that call again as soon as they have their answer, as over HTTP."""
+    contenders = grpc_contenders()
     load = Load(plan.seconds, plan.warmup, rate=LATENCY_RATE, watched=servers.cores.watched)
-    yield from _alternate(servers, "grpc open loop", grpc_contenders(), plan, load, 1, say)
+    yield from _alternate(servers, "grpc open loop", contenders, plan, load, 1, say)
+    timed = replace(load, deadlines=True)
+    yield from _alternate(servers, "grpc deadlines, open loop", contenders[:2], plan, timed, 1, say)
+    load = replace(load, rate=None, in_flight=1)
+    yield from _alternate(servers, "grpc tail", contenders, plan, load, 1, say)
 
 
 def grpc_closed(servers: Servers, plan: Plan, say: Say) -> Iterator[Row]:
     """Calls a second of one core, by how many are in flight on a connection, without and with deadlines."""
-    contenders = [
-        contender
-        for contender in grpc_contenders(peers=servers.available(tuple(GRPC_PEERS)))
-        if not contender.name.endswith("SnowflakeService.Next")
-    ]
+    contenders = grpc_contenders(peers=servers.available(tuple(GRPC_PEERS)))
     half = replace(plan, seconds=plan.seconds / 2, warmup=plan.warmup / 2)
     for deadlines in (False, True):
         for connections, in_flight in GRPC_SHAPES:

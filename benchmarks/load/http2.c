@@ -1,4 +1,5 @@
-// gRPC unary calls over HTTP/2 with prior knowledge (RFC 9113), client side: the happy path, and every fault named.
+// gRPC over HTTP/2 with prior knowledge (RFC 9113), client side: the happy path, and every fault named. A request is a
+// unary call, or with --stream a message on a stream that stays open.
 #include "openload.h"
 
 #include <arpa/inet.h>
@@ -53,8 +54,17 @@ void http2_greet(Connection *c) {
     put_frame(c, 4, WINDOW_UPDATE, 0, 0, "\0\x0f\0\x01");                    // and the connection's
 }
 
+static void send_message(Connection *c, uint32_t stream, uint8_t flags) {
+    put_frame(c, options.body_length, DATA, flags, stream, options.body);
+    c->send_window -= options.body_length;
+}
+
 void http2_send(Connection *c, Slot *slot) {
     slot->stream = c->next;
+    if (slot->open) {
+        send_message(c, slot->stream, 0);
+        return;
+    }
     uint8_t block[2048], *to = block;
     if (c->encoder.resized) {
         to = hpack_put_integer(to, 0x20, 5, c->encoder.limit);
@@ -75,8 +85,8 @@ void http2_send(Connection *c, Slot *slot) {
         to = hpack_put_header(&c->encoder, to, HEADER_TIMEOUT, value);
     }
     put_frame(c, to - block, HEADERS_FRAME, END_HEADERS, c->next, block);
-    put_frame(c, options.body_length, DATA, END_STREAM, c->next, options.body);
-    c->send_window -= options.body_length;
+    send_message(c, c->next, options.stream ? 0 : END_STREAM);
+    slot->open = options.stream;
     c->next += 2;
     if (c->next > LAST_STREAM)
         c->state = DRAINING;
@@ -139,11 +149,34 @@ static void record_ids_of_message(Worker *w, const uint8_t *p, uint32_t length) 
         complain("no id in field 1 of the message (%u bytes)", length);
 }
 
+// ---- answers
+
+static uint32_t length_of_message(const Slot *slot) {  // 0: it has not come whole, or is compressed
+    if (slot->message_length < GRPC_PREFIX || slot->message[0])
+        return 0;
+    uint32_t whole = get_u32(slot->message + 1) + GRPC_PREFIX;
+    return slot->message_length >= whole ? whole : 0;
+}
+
+static void end_message(Connection *c, Slot *slot, uint64_t now) {  // of a stream: there is one at a time
+    uint32_t whole = length_of_message(slot);
+    if (!whole)
+        return;
+    bool good = slot->head == 1 && slot->message_length == whole && slot->used;
+    if (!good)
+        complain("a stream's answer that nobody asked for (%u bytes)", slot->message_length);
+    else if (options.check_ids)
+        record_ids_of_message(c->worker, slot->message + GRPC_PREFIX, whole - GRPC_PREFIX);
+    slot->message_length = 0;
+    if (slot->used)
+        finish(c, slot, good, now);
+}
+
 // ---- frames
 
 static Slot *slot_of(Connection *c, uint32_t stream) {
     Slot *slot = &c->slots[stream >> 1 & c->mask];
-    return slot->used && slot->stream == stream ? slot : NULL;
+    return (slot->used || slot->open) && slot->stream == stream ? slot : NULL;
 }
 
 static bool end_of_headers(Connection *c, uint32_t stream, uint64_t now) {
@@ -163,6 +196,10 @@ static bool end_of_headers(Connection *c, uint32_t stream, uint64_t now) {
     }
     if (!c->block_ends)
         return true;
+    if (options.stream) {
+        complain("a stream ended: grpc-status %d %s", verdict.grpc, verdict.message);
+        return false;
+    }
     uint32_t length = slot->message_length >= GRPC_PREFIX ? get_u32(slot->message + 1) : 0;
     bool whole = slot->message_length == length + GRPC_PREFIX && !slot->message[0];
     bool good = slot->head == 1 && verdict.grpc == 0 && whole;
@@ -186,7 +223,7 @@ static void give_credit(Connection *c, uint32_t stream, uint32_t *owed, uint32_t
 static void take_settings(Connection *c, const uint8_t *body, uint32_t length) {
     for (uint32_t i = 0; i + 6 <= length; i += 6) {
         uint32_t name = body[i] << 8 | body[i + 1], value = get_u32(body + i + 2);
-        if (name == SETTING_TABLE_SIZE)
+        if (name == SETTING_TABLE_SIZE && !options.table)
             hpack_limit(&c->encoder, value);
         if (name == SETTING_MAX_STREAMS)
             c->limit = value < (uint32_t)options.in_flight ? value : (uint32_t)options.in_flight;
@@ -230,6 +267,8 @@ static bool take_frame(Connection *c, uint8_t type, uint8_t flags, uint32_t stre
             finish(c, slot, false, now);
         } else {
             give_credit(c, stream, &slot->unacknowledged, whole);
+            if (options.stream)
+                end_message(c, slot, now);
         }
         break;
     case HEADERS_FRAME:
@@ -261,6 +300,8 @@ static bool take_frame(Connection *c, uint8_t type, uint8_t flags, uint32_t stre
     case RST_STREAM:
         if (length == 4 && (slot = slot_of(c, stream))) {
             complain("RST_STREAM, code %u", get_u32(body));
+            if (options.stream)
+                return false;
             finish(c, slot, false, now);
         }
         break;

@@ -1,4 +1,5 @@
-// openload: a load generator for servers on loopback that hides nothing: HTTP/1.1 with keep-alive, or gRPC unary calls.
+// openload: a load generator for servers on loopback that hides nothing: HTTP/1.1 with keep-alive, or gRPC: unary calls
+// or messages on streams.
 //
 // Open loop (default): each request has an intended send time, fixed before the start, and its latency runs from
 // there to the complete answer. So neither a server that stalls nor a generator that stalls hides what a client
@@ -50,7 +51,9 @@ static const char USAGE[] =
     "  http: [--in-flight 1] [--method M] [--body TEXT] [--header 'A: b']...\n"
     "        {tag} in path and headers is a number below --tags N (1000), {random} 16 digits, new in each request\n"
     "  grpc: [--in-flight 100] [--body-hex HEX]   a protobuf message\n"
-    "        [--deadlines[=7-8]]   each call has another grpc-timeout, of so many digits of microseconds";
+    "        [--deadlines[=7-8]]   each call has another grpc-timeout, of so many digits of microseconds\n"
+    "        [--stream]   messages on streams that stay open, one in flight on each, in place of calls\n"
+    "        [--table]   headers go into a table of 4 KB even if the server asks for none";
 
 static void set_body_hex(const char *hex) {
     options.body = allocate(options.body, 5 + strlen(hex));
@@ -83,7 +86,7 @@ static void set_deadlines(const char *digits) {
 static void read_options(int count, char **words) {
     enum {
         PORT = 1, HOST, PATH, CONNECTIONS, RATE, CLOSED, POISSON, WARMUP, DURATION, DRAIN, THREADS, CHECK_IDS, PID,
-        JSON, WITNESS, IN_FLIGHT, METHOD, BODY, HEADER, TAGS, BODY_HEX, DEADLINES
+        JSON, WITNESS, IN_FLIGHT, METHOD, BODY, HEADER, TAGS, BODY_HEX, DEADLINES, STREAM, TABLE
     };
     static const struct option KNOWN[] = {
         {"port", 1, 0, PORT},           {"host", 1, 0, HOST},           {"path", 1, 0, PATH},
@@ -93,7 +96,8 @@ static void read_options(int count, char **words) {
         {"pid", 1, 0, PID},             {"json", 0, 0, JSON},           {"witness", 1, 0, WITNESS},
         {"in-flight", 1, 0, IN_FLIGHT}, {"method", 1, 0, METHOD},       {"body", 1, 0, BODY},
         {"header", 1, 0, HEADER},       {"tags", 1, 0, TAGS},           {"body-hex", 1, 0, BODY_HEX},
-        {"deadlines", 2, 0, DEADLINES}, {0},
+        {"deadlines", 2, 0, DEADLINES}, {"stream", 0, 0, STREAM},       {"table", 0, 0, TABLE},
+        {0},
     };
     if (count < 2 || (strcmp(words[1], "http") && strcmp(words[1], "grpc")))
         die("%s", USAGE);
@@ -123,6 +127,8 @@ static void read_options(int count, char **words) {
         case TAGS: options.tags = atol(optarg); break;
         case BODY_HEX: set_body_hex(optarg); break;
         case DEADLINES: set_deadlines(optarg); break;
+        case STREAM: options.stream = true; break;
+        case TABLE: options.table = true; break;
         case CHECK_IDS:
             options.check_ids = true;
             options.ids_per_tag = optarg && !strcmp(optarg, "tag");

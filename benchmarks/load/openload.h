@@ -8,7 +8,7 @@
 #include <stdint.h>
 
 typedef struct {
-    bool grpc, closed, poisson, json, check_ids, ids_per_tag, deadlines;
+    bool grpc, closed, poisson, json, check_ids, ids_per_tag, deadlines, stream, table;
     int connections, in_flight, threads, port;
     int deadline_digits_least, deadline_digits_most;
     int pids[64], pid_count;  // of the server: their CPU time is reported
@@ -72,6 +72,7 @@ typedef struct {  // one outstanding request
     uint64_t tag;    // HTTP/1: the last one in its request
     uint32_t stream, unacknowledged, message_length, message_capacity;
     bool used, recorded, queued;
+    bool open;     // --stream: whether its stream is; the slot with number i has stream 2 i + 1
     uint8_t head;  // gRPC: 0 no response headers yet, 1 good ones, 2 bad ones
     uint8_t *message;
 } Slot;

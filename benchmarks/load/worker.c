@@ -79,6 +79,8 @@ static void open_connection(Connection *c) {
     c->next = options.grpc ? 1 : 0;
     c->limit = options.in_flight;
     c->send_window = FIRST_WINDOW;
+    for (uint32_t i = 0; i <= c->mask; i++)
+        c->slots[i].open = false;
     c->state = CONNECTING;
     c->wants_write = true;
     c->worker->dead--;
@@ -157,11 +159,16 @@ static void flush_all(Worker *w) {
 
 // Into the output: `flush` writes it and stamps it.
 static void send_request(Connection *c, uint64_t intended, bool queued) {
+    if (options.stream)
+        for (c->next = 1; c->slots[c->next >> 1].used;)  // the first free one, so that streams are opened in order
+            c->next += 2;
     while (options.grpc && c->slots[c->next >> 1 & c->mask].used)
         c->next += 2;  // streams' numbers may be left out
     Slot *slot = &c->slots[(options.grpc ? c->next >> 1 : c->next) & c->mask];
     slot->since = intended;
-    slot->unacknowledged = slot->message_length = slot->head = 0;
+    slot->message_length = 0;
+    if (!slot->open)
+        slot->unacknowledged = slot->head = 0;
     slot->used = true;
     slot->recorded = intended >= window_start;
     slot->queued = queued;

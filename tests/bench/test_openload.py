@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from bench.scripted import Calls, Web, stall_once, text
+from server.live import LiveNode
 
 PATIENCE = 60.0
 
@@ -321,3 +322,21 @@ def test_the_floor_for_grpc_answers_every_call_with_an_id_of_its_own(openload: P
     assert status == 0
     assert figures["ids"] > 1000
     assert figures["duplicates"] == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "words"), [("Stream", ["--stream", "--in-flight", "3"]), ("Next", ["--table", "--deadlines"])]
+)
+def test_streams_and_a_table_of_the_clients_own_are_understood_by_a_node(
+    openload: Path, method: str, words: list[str]
+) -> None:
+    with LiveNode(step=1_000_000) as node:
+        port = int(node.grpc.rpartition(":")[2])
+        ask = ["--path", f"/goloves.v1.SegmentService/{method}", "--body-hex", b"\x0a\x05order".hex()]
+        many = ["--closed", "--connections", "2", "--check-ids"]
+        status, figures = load(openload, port, *ask, *many, *words, protocol="grpc")
+        calls = node.call(lambda: node.node.grpc.calls)
+    assert status == 0
+    assert figures["good"] > 100
+    assert figures["duplicates"] == figures["failed"] == figures["bad_ids"] == 0
+    assert (calls <= 6) if method == "Stream" else (calls >= figures["good"])  # two connections with three streams each
