@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from benchmarks import machine, node, scenarios
+from benchmarks import machine, node, scenarios, supervised
 from benchmarks.build import CACHE, NotBuilt
 from benchmarks.contenders import GOLOVES, Servers
 from benchmarks.machine import ROOT, choose_cores
@@ -60,6 +60,7 @@ SCENARIOS: dict[str, Callable[[Servers, Plan, Say], Iterator[Row]]] = {
     "user-time": _program("user time", "benchmarks.user_time"),
     "grpc-user-time": _program("grpc user time", "benchmarks.grpc_time"),
     "functions": _program("functions", "benchmarks.functions"),
+    "two-nodes": supervised.measure,
     "node": node.measure,
 }
 

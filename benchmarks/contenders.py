@@ -1,6 +1,7 @@
 """Who is measured: Goloves, the floor, `bare`, and the peers that can be had here."""
 
 import contextlib
+import json
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -121,6 +122,23 @@ class Servers:
 
             with start("Goloves service", lambda _: command, Path(place), core=None, ready=spoken) as running:
                 yield running
+
+    @contextlib.contextmanager
+    def supervised(self, nodes: int) -> Iterator[tuple[Running, int]]:
+        """Run nodes under a supervisor, over the database and on all cores; gives the control plane's port too."""
+        http, grpc, admin = free_port(), free_port(), free_port()
+        with tempfile.TemporaryDirectory(prefix="supervised-", dir=self._directory) as place:
+            config = goloves_config(Path(place), self.store.url, http, grpc)
+            addresses = ("--nodes", str(nodes), "--admin", f"127.0.0.1:{admin}")
+            command = python("-m", "goloves", "serve", "--config", str(config), *addresses)
+
+            def ready(running: Running) -> bool:
+                shown = json.loads(get(admin, "/readyz")[1])["nodes"]
+                return len(shown) == nodes and all(node["ready"] for node in shown)
+
+            name = f"Goloves, {nodes} supervised"
+            with start(name, lambda _: command, Path(place), core=None, ready=ready, port=http) as running:
+                yield running, admin
 
     def close(self) -> None:
         """Stop everything."""

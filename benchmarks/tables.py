@@ -6,6 +6,7 @@ from typing import Any
 
 from benchmarks.contenders import BARE, FLOOR, GOLOVES
 from benchmarks.scenarios import BATCH, COST_RATE, GRPC_IN_TABLE, LATENCY_RATE, Row
+from benchmarks.supervised import CONNECTIONS, RATE
 
 COST_OVER_FLOOR = 1.35
 COST_OVER_BARE_REPEATED = 1.0
@@ -31,6 +32,8 @@ FIRST_WORDS_S = 2.0
 BURST_RATIO = 0.9
 """Of the large step's rate; a tenth is what two runs of the same differ by."""
 KB_PER_TAG = 1.0
+OVER_ONE_NODE = 1.1
+"""CPU a request of two nodes, over that of one; and requests of the one node that got more, over the other's."""
 
 KEEPS_UP = 0.99
 """Part of the rate that was asked for from which on a server counts as keeping up: a backlog at the end of a turn is
@@ -381,6 +384,24 @@ def _marked(rows: Iterable[Row]) -> list[str]:
     return ["\n".join([f"{MARK} Something failed:", "", *(f"- {line}" for line in said)])] if said else []
 
 
+def _two_nodes(rows: list[Row]) -> str:
+    one, two, _ = names = _names(rows)
+    lines = []
+    for name in names:
+        ratio = median_ratio(rows, name, one, _cost)
+        uneven = median(rows, name, lambda figures: figures["requests_by_node"][-1] / figures["requests_by_node"][0])
+        supervisor, node = (
+            median(rows, name, lambda figures, key=key: float(figures[key]) / 1000)  # type: ignore[misc]
+            for key in ("supervisor_kb", "node_kb")
+        )
+        met = _verdict(max(ratio, uneven) <= OVER_ONE_NODE)
+        verdict = "" if name != two else met if _keeps_up(rows, two, 2 * RATE) else "none: it did not keep up"
+        cost = f"{median(rows, name, _cost):.1f}"
+        lines.append([name, cost, f"{ratio:.2f}", f"{uneven:.2f}", f"{supervisor:.0f}", f"{node:.0f}", verdict])
+    heads = ["", "µs of CPU a request", "÷ one node", "most ÷ least loaded", "MB supervisor", "MB a node", "bar"]
+    return _table(f"Nodes under a supervisor: {CONNECTIONS} connections, CPU of all processes", heads, lines)
+
+
 _TABLES: dict[str, Callable[[list[Row]], str]] = {
     "cost, repeated": _cost_table(f"Cost at {COST_RATE:,}/s, requests that repeat their bytes", _bars_repeated),
     "cost, different": _cost_table(f"Cost at {COST_RATE:,}/s, no two requests alike", _bars_different),
@@ -396,5 +417,6 @@ _TABLES: dict[str, Callable[[list[Row]], str]] = {
     "in process": _in_process,
     "user time": _user_time,
     "grpc user time": _grpc_user_time,
+    "two nodes": _two_nodes,
     "node": _node,
 }

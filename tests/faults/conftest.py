@@ -1,4 +1,16 @@
-"""The stores that faults are provoked on, and the figures that tests note: what was provoked, served and lost."""
+"""The stores that faults are provoked on, and the figures that tests note: what was provoked, served and lost.
+
+A test that is marked `supervised` runs a second time with each of its nodes under a supervisor: of its variants those
+whose name has the words that the mark names, for the time that all of them would take. `test_supervised.py` holds what
+only a supervisor has. What does not run under one, and why:
+
+- `test_kills.py`, whose end of a node is its process's: its supervisor replaces it (`test_supervised.py` kills both);
+- clocks that step while a node is stopped: the nodes of a killed supervisor live for a moment longer, and would see it;
+- sixteen starts at once, crash loops and copied directories of `test_starts.py`: a supervisor takes the same way to a
+  store and to its directories, and sixteen of them would put the machine to the test;
+- `test_forks.py`: a fork of a program that issues ids by itself has no supervisor;
+- `test_ledger.py`, which tests the checker.
+"""
 
 import statistics
 from collections.abc import Callable, Iterator
@@ -8,6 +20,7 @@ import pytest
 
 from databases import Server, mariadb, postgresql
 from faults.ground import Ground, prepared
+from faults.nodes import Cluster
 from stores.backends import Served, Sqlite
 
 __all__ = ["mariadb", "postgresql"]
@@ -16,6 +29,35 @@ FIGURE = "faults: "
 """Begins the name of each figure among a test's properties."""
 
 Note = Callable[..., None]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Let marked tests run twice; the second time only where there is time for it."""
+    if metafunc.definition.get_closest_marker("supervised") is not None:
+        second = pytest.param(1, id="supervised", marks=pytest.mark.full)
+        metafunc.parametrize("supervised", [pytest.param(0, id="alone"), second], indirect=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the variants under a supervisor that the mark does not name."""
+    left_out = [item for item in items if _is_left_out(item)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+def _is_left_out(item: pytest.Item) -> bool:
+    mark = item.get_closest_marker("supervised")
+    words = item.name.rpartition("[")[2].rstrip("]").split("-")
+    return mark is not None and "supervised" in words and not set(mark.args) <= set(words)
+
+
+@pytest.fixture(autouse=True)
+def supervised(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Nodes under a supervisor that each node of a cluster stands for; 0: it is its own process."""
+    count = int(getattr(request, "param", 0))
+    monkeypatch.setattr(Cluster, "supervised", count)
+    return count
 
 
 @pytest.fixture

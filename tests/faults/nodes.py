@@ -18,7 +18,7 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import ClassVar, Self
 
 PATIENCE = 60.0
 """Seconds after which a test gives up waiting: ten times and more what anything here takes on two busy cores."""
@@ -123,6 +123,8 @@ class Node:
             "GOLOVES_STORE": self.store,
             # With 0 this process is the node: what is done to it is done to the node.
             "GOLOVES_SERVER__NODES": str(self._supervised),
+            # Who freezes a node wants it back, unless the settings say otherwise.
+            **({} if "unresponsive" in self._settings.read_text() else {"GOLOVES_SERVER__UNRESPONSIVE": "600"}),
             "GOLOVES_ADMIN__LISTEN": "127.0.0.1:0",
             "GOLOVES_GRPC__LISTEN": "127.0.0.1:0",
             "PYTHONPATH": os.pathsep.join([*paths, str(SOURCE)]),
@@ -193,15 +195,20 @@ class Node:
         return self.process is None or self.process.poll() is not None
 
     def freeze(self) -> None:
-        """Stop it in the middle of whatever it does."""
-        process = self._running()
-        process.send_signal(signal.SIGSTOP)
-        state = Path(f"/proc/{process.pid}/stat")
-        wait_for(lambda: state.read_text().rpartition(")")[2].split()[0] == "T", f"{self.name} is frozen")
+        """Stop it in the middle of whatever it does; under a supervisor the nodes, and not that."""
+        for pid in self._serving():
+            os.kill(pid, signal.SIGSTOP)
+            state = Path(f"/proc/{pid}/stat")
+            wait_for(lambda state=state: _state(state) == "T", f"{self.name} is frozen")  # type: ignore[misc]
 
     def thaw(self) -> None:
         """Let it go on after `freeze`, as if no time had passed for it."""
-        self._running().send_signal(signal.SIGCONT)
+        for pid in self._serving():
+            os.kill(pid, signal.SIGCONT)
+
+    def _serving(self) -> list[int]:
+        """Processes that serve ids."""
+        return self.wait_inner() if self._supervised else [self._running().pid]
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""
@@ -272,6 +279,10 @@ class Node:
         assert code is None, f"{self.name} ended with {code}:\n{self.said()[-3000:]}"
 
 
+def _state(stat: Path) -> str:
+    return stat.read_text().rpartition(")")[2].split()[0]
+
+
 class _UnixConnection(http.client.HTTPConnection):
     """HTTP over a Unix socket."""
 
@@ -287,6 +298,9 @@ class _UnixConnection(http.client.HTTPConnection):
 
 class Cluster:
     """Nodes on one store. Leaving `with` ends them all, and holds that none of them ran into something unforeseen."""
+
+    supervised: ClassVar[int] = 0
+    """Nodes under a supervisor of its own that each node is unless a test says otherwise; see `conftest.py`."""
 
     def __init__(self, store: str, *, settings: str = "") -> None:
         self.store = store
@@ -321,7 +335,7 @@ class Cluster:
         settings: str | None = None,
         environment: Mapping[str, str] | None = None,
         open_files: int | None = None,
-        supervised: int = 0,
+        supervised: int | None = None,
     ) -> Node:
         """Add a node, not started yet; what is not given is as for the whole cluster."""
         node = Node(
@@ -332,7 +346,7 @@ class Cluster:
             environment=environment,
             open_files=open_files,
             numbers=self._numbers,
-            supervised=supervised,
+            supervised=self.supervised if supervised is None else supervised,
         )
         self.nodes.append(node)
         return node

@@ -24,6 +24,7 @@ def leafs_table(request: pytest.FixtureRequest) -> Ground:
     return leaf_only(server)
 
 
+@pytest.mark.supervised("mariadb")
 def test_leaf_s_own_nodes_and_ours_share_one_table_without_sharing_a_number(ground: Ground, note: Note) -> None:
     ledger = Ledger()
     with Cluster(ground.url, settings=BRISK) as cluster, Rivals(ground) as rivals:
@@ -74,6 +75,7 @@ def deadlocks(ground: Ground) -> int:
     return int(ground.sql("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"))
 
 
+@pytest.mark.supervised("postgresql")
 def test_deadlocks_with_other_transactions_are_ridden_out(quick_to_see_deadlocks: Ground, note: Note) -> None:
     ground = quick_to_see_deadlocks
     ledger = Ledger()
@@ -161,6 +163,7 @@ def test_tags_whose_rows_others_have_locked_hold_up_the_rest_for_moments_only(se
     assert silence < 10
 
 
+@pytest.mark.supervised()
 def test_while_somebody_else_writes_to_a_file_for_long_nodes_serve_what_they_have_then_refuse_then_go_on(
     embedded: Ground, note: Note
 ) -> None:

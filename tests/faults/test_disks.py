@@ -32,6 +32,7 @@ def fill_and_make_room(ground: Ground, disk: Disk, nodes: list[Node], load: Load
     return [load.wait_served(50, "segment", node.name) for node in nodes]
 
 
+@pytest.mark.supervised()
 def test_a_full_disk_under_a_file_stops_numbers_until_there_is_room(note: Note) -> None:
     ledger = Ledger()
     with mounted(4) as disk:
@@ -68,6 +69,7 @@ def test_a_full_disk_under_a_database_stops_numbers_until_there_is_room(kind: ty
     assert max(recoveries) < 20
 
 
+@pytest.mark.supervised()
 def test_a_node_whose_file_can_t_be_written_does_not_start_and_says_why(note: Note) -> None:
     ledger = Ledger()
     with mounted(8) as disk:

@@ -49,6 +49,7 @@ def freeze_at_rest(node: Node, ground: Ground) -> None:
     raise AssertionError("whenever the node is frozen, it holds the lock")
 
 
+@pytest.mark.supervised("postgresql")
 def test_a_node_frozen_past_its_window_wakes_without_it_and_whoever_took_over_goes_on(
     ground: Ground, note: Note
 ) -> None:
@@ -85,6 +86,7 @@ def test_a_node_frozen_past_its_window_wakes_without_it_and_whoever_took_over_go
     assert len(takeovers) == 2
 
 
+@pytest.mark.supervised("sqlite")
 @pytest.mark.full
 def test_pauses_at_any_moment_repeat_nothing(ground: Ground, note: Note) -> None:
     ledger = Ledger()
@@ -106,6 +108,7 @@ def test_pauses_at_any_moment_repeat_nothing(ground: Ground, note: Note) -> None
     note(pauses=pauses, received=ledger.received)
 
 
+@pytest.mark.supervised("mariadb")
 @pytest.mark.full
 def test_a_cluster_that_is_frozen_whole_goes_on_when_it_wakes(ground: Ground, note: Note) -> None:
     ledger = Ledger()

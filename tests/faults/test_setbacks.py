@@ -63,6 +63,7 @@ def beyond(ledger: Ledger, before: dict[str, int], cluster: Cluster) -> None:
         assert max(start for start, _, _, _ in ledger.numbers[tag]) > number, f"the tag {tag!r} did not go on"
 
 
+@pytest.mark.supervised("postgresql")
 def test_r6_a_dump_restored_under_running_nodes_halts_them_until_it_is_repaired(ground: Ground, note: Note) -> None:
     ledger = Ledger()
     with Cluster(ground.url, settings=HASTY) as cluster:
@@ -91,6 +92,7 @@ def test_r6_a_dump_restored_under_running_nodes_halts_them_until_it_is_repaired(
     assert max(segments) < 20
 
 
+@pytest.mark.supervised("mariadb", "promoted")
 @pytest.mark.full
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize(

@@ -144,6 +144,7 @@ def test_r8_a_copy_of_a_file_on_another_machine_does_not_start_beside_its_origin
     note(received=ledger.received)
 
 
+@pytest.mark.supervised()
 def test_r8_a_file_that_is_replaced_under_running_nodes_stops_them_at_once(
     embedded: Ground, tmp_path: Path, note: Note
 ) -> None:

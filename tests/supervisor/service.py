@@ -106,7 +106,12 @@ def start(tmp_path: Path) -> Iterator[Start]:
     def begin(*words: str, **environment: str) -> Service:
         chosen = () if "--http" in words else ("--http", "127.0.0.1:0")
         # The default deadline of 0.2 s is for machines that do nothing else.
-        patient = {"GOLOVES_SEGMENT__DEADLINE": "20", "GOLOVES_SNOWFLAKE__DEADLINE": "20"} | environment
+        patient = {
+            "GOLOVES_SEGMENT__DEADLINE": "20",
+            "GOLOVES_SNOWFLAKE__DEADLINE": "20",
+            "GOLOVES_STORES__TIMEOUT": "20",
+            **environment,
+        }
         running.append(Service(tmp_path, (*words, *chosen), patient))
         return running[-1]
 
