@@ -23,7 +23,7 @@ LATEST = ROOT / "benchmarks" / "results" / "latest.json"
 """What stands on the page, with all that was measured."""
 BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
 
-FULL = Plan(runs=5, seconds=2.5, warmup=0.5)
+FULL = Plan(runs=5, seconds=2.0, warmup=0.5)
 """As long as it can be: some 25 minutes for everything is what a person waits for."""
 SHORT = Plan(runs=1, seconds=1.0, warmup=0.3)
 
