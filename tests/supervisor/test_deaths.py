@@ -202,6 +202,7 @@ def test_a_store_that_was_lost_is_not_made_anew_by_a_node_that_is_replaced(start
     assert not (tmp_path / "data" / "goloves.db").exists()
     assert httpx2.get(f"{service.admin}/readyz", timeout=PATIENCE).status_code == 503
     assert service.stop() == Exit.DONE
+    assert "the supervisor is gone" not in service.said, "a node that ends by itself blames nobody"
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])

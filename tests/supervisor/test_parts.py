@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,35 @@ import msgspec
 import pytest
 
 from goloves.config import Config, load
-from goloves.errors import ConfigError
+from goloves.config.rules import MOST_NODES
+from goloves.config.settings import LogConfig
+from goloves.errors import ConfigError, ShuttingDown
+from goloves.server.balance import PLACES
 from goloves.stores.base import Mark
 from goloves.stores.marks import Marks, lock_directory
 from goloves.supervisor.changes import Changes, changes
 from goloves.supervisor.child import interpreter, node_environment, said_of_end
 from goloves.supervisor.cores import cores
-from goloves.supervisor.messages import ANSWERS, LONGEST, ORDERS, Drain, Line, Report, Setup, decoded, read_setup
+from goloves.supervisor.messages import (
+    ANSWERS,
+    LONGEST,
+    ORDERS,
+    Drain,
+    Failed,
+    Line,
+    Report,
+    Setup,
+    decoded,
+    read_setup,
+)
 from goloves.supervisor.notify import Notifier
+from goloves.supervisor.open_listeners import OpenListeners
 from goloves.supervisor.orders import connect, short_path
+from goloves.supervisor.passing import passed, received
 from goloves.supervisor.post import LONGEST_WAIT, LOOP, STEADY, Post
 from goloves.supervisor.rolling import has_room
 from goloves.supervisor.seats import lock_service, seats_in_use, take_seat
+from goloves.supervisor.supervisor import Supervisor, how_many
 
 
 def config(toml: str, tmp_path: Path) -> Config:
@@ -105,6 +123,9 @@ def test_the_watchdog_s_word_is_given_only_to_the_process_that_it_is_asked_of() 
     assert Notifier({"WATCHDOG_USEC": "3000000", "WATCHDOG_PID": str(os.getpid())}).watchdog == 3.0
     assert Notifier({"WATCHDOG_USEC": "3000000", "WATCHDOG_PID": "1"}).watchdog is None
     assert Notifier({"WATCHDOG_USEC": "soon"}).watchdog is None
+    assert Notifier({"WATCHDOG_USEC": "200000"}).due(0.5) == 0.1
+    assert Notifier({"WATCHDOG_USEC": "30000000"}).due(0.5) == 0.5
+    assert Notifier({}).due(0.5) == 0.5
 
 
 def test_a_service_manager_that_is_not_there_is_no_trouble(tmp_path: Path) -> None:
@@ -131,7 +152,79 @@ def test_an_end_is_told_in_words() -> None:
     assert said_of_end(3) == "exit code 3"
 
 
+async def test_a_post_is_looked_after_whatever_keeps_a_node_from_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervisor = Supervisor(config("", tmp_path), OpenListeners(), None)
+    started = asyncio.Event()
+    faults: list[Exception] = [RuntimeError("unforeseen"), OSError("no room")]
+
+    async def spawn(*_: object, **__: object) -> object:
+        if faults:
+            raise faults.pop(0)
+        started.set()
+        supervisor.stopping.set()
+        raise ShuttingDown("it stops")
+
+    monkeypatch.setattr(supervisor, "spawn", spawn)
+    supervisor.resize(config("", tmp_path))
+    async with asyncio.timeout(20):
+        await started.wait()
+    assert not faults
+    assert supervisor.posts[0].restarts == 2
+
+
+async def test_restarts_of_posts_that_are_no_more_still_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    supervisor = Supervisor(config("", tmp_path), OpenListeners(), None)
+    supervisor.posts = [Post(), Post()]
+    supervisor.posts[1].wait(1.0)
+    supervisor.resize(config("[server]\nnodes = 1\n", tmp_path))
+    assert len(supervisor.posts) == 1
+    assert supervisor.counters()["node_restarts"] == 1
+
+
+def test_auto_starts_no_more_nodes_than_there_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("goloves.supervisor.supervisor.cores", lambda: 1000)
+    assert how_many(config("[server]\nnodes = 'auto'\n", tmp_path)) == MOST_NODES <= PLACES // 2
+    assert how_many(config("[server]\nnodes = 3\n", tmp_path)) == 3
+
+
 # --- the line ---
+
+
+def test_settings_arrive_as_they_are_and_only_what_was_set_is_passed(tmp_path: Path) -> None:
+    chosen = config("[spaces.web]\npreset = 'js53'\n[log]\nlevel = 'debug'\n[leaf]\nspaces = {a = 'web'}\n", tmp_path)
+    data = passed(chosen)
+    assert received(data, Config) == chosen
+    assert set(msgspec.json.decode(data)) == {"spaces", "log", "leaf"}
+    assert received(passed(Config()), Config) == Config()
+
+
+def test_a_setting_of_another_version_is_in_nobody_s_way_until_it_is_set() -> None:
+    class Newer(LogConfig, frozen=True):
+        colour: str = "none"
+
+    assert received(passed(Newer(level="error")), LogConfig) == LogConfig(level="error")
+    with pytest.raises(msgspec.ValidationError, match="colour"):
+        received(passed(Newer(colour="red")), LogConfig)
+
+
+def test_a_node_that_is_told_what_it_does_not_know_names_it_and_does_not_start() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        process = subprocess.Popen(
+            [*interpreter(), "-m", "goloves.supervisor.inside", str(theirs.fileno()), "node-0"],
+            pass_fds=[theirs.fileno()],
+        )
+        theirs.close()
+        setup = Setup(msgspec.Raw(b'{"server":{"colour":"red"}}'), 0, [], None, 0, 0)
+        ours.sendall(msgspec.json.encode(setup) + b"\n")
+        ours.settimeout(60)
+        answer = decoded(ANSWERS, ours.recv(65_536))
+        assert process.wait(60) == 1
+    assert isinstance(answer, Failed)
+    assert "can't read what it is told" in answer.message
+    assert "colour" in answer.message
 
 
 def test_the_setup_is_read_to_its_last_byte_and_not_beyond() -> None:
