@@ -1,4 +1,6 @@
 import asyncio
+import contextlib
+from datetime import UTC, datetime
 from itertools import pairwise
 from typing import cast
 
@@ -19,6 +21,7 @@ from goloves.errors import (
 )
 from goloves.service.tags import REFUSAL_LASTS
 from goloves.stores.base import NewTag, TagChange
+from goloves.stores.memory import LeafRow, MemoryData
 from service.world import World, lost, on_virtual_time, raising, refused, slow, times, until
 
 PATIENT = SegmentConfig(deadline=30.0)
@@ -737,3 +740,24 @@ async def test_no_more_than_64_ranges_are_under_way_even_if_all_are_asked_for_at
         ranges = sorted((cast("Range", task.result()) for task in tasks if not task.exception()), key=lambda r: r.start)
         assert all(before.end <= after.start for before, after in pairwise(ranges))
         assert await world.service.segment_range("order", 100)
+
+
+@on_virtual_time
+async def test_r5_on_leaf_s_table_alone_a_node_that_finds_it_set_back_moves_no_number_however_often_it_is_asked() -> (
+    None
+):
+    data = MemoryData(only_leaf=True)
+    data.leaf["order"] = LeafRow(1, 10, "", datetime(2026, 1, 1, tzinfo=UTC))
+    async with World(tags=(), spaces=(), data=data, guarded=True) as world:
+        assert await world.ids(count=500)
+        data.leaf["order"].max_id = 1
+        numbers: list[int] = []
+        for _ in range(100):
+            with contextlib.suppress(NoRange, StoreWentBackwards):
+                last = await world.ids(count=100)
+                assert last[0] > 500, "granted before the table was set back"
+                continue
+            numbers.append(data.leaf["order"].max_id)
+            await asyncio.sleep(2)
+        assert len(numbers) >= 80
+        assert set(numbers) == {1}

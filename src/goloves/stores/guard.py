@@ -11,7 +11,8 @@ Rules (SAFETY R5, R6):
    could not be written because the store was away is written before anything else is granted here, be it asked for by
    this guard or by that of the other kind of grants.
 5. Where only Leaf's table exists, there is no place for a halt: it is the node's own, and stands until the node ends.
-   The store is not asked meanwhile, for each allocation there would move the number on, up to the mark and past it.
+   The store is not asked meanwhile, and a number is read before it is moved: each allocation there would move it on, up
+   to the mark and past it.
 """
 
 import asyncio
@@ -161,13 +162,17 @@ class SegmentGuard(_Guard[SegmentStore]):
         """Allocate, and refuse a range below the mark."""
         await self._check_halt()
         before = self._marks.tag(self._store.identity, tag)
+        if not self._store.has_marks:
+            # The store can't refuse: an allocation below the mark would move the number on, perhaps past it, and after
+            # a restart nothing would show any more that it was set back.
+            await self._check_behind({tag: before})
         try:
             granted = await self._store.allocate(tag, size, exact=exact)
         except StoreWentBackwards as error:
             await self._report(error)
             raise
         except UnknownTag:
-            await self._check_gone({tag: before})
+            await self._check_behind({tag: before})
             raise
         if granted.start < before:
             raise await self._halted(
@@ -193,7 +198,7 @@ class SegmentGuard(_Guard[SegmentStore]):
                 raise await self._halted(_known_below(name, granted, before[name]))
             if before[name] >= 0:
                 self._marks.rise(identity, Mark("tag", name, granted))
-        await self._check_gone({name: mark for name, mark in before.items() if name not in found})
+        await self._check_behind({name: mark for name, mark in before.items() if name not in found})
         return found
 
     async def _check_repairs(self) -> None:
@@ -214,8 +219,8 @@ class SegmentGuard(_Guard[SegmentStore]):
                 whole_store=True,
             )
 
-    async def _check_gone(self, before: Mapping[str, int]) -> None:
-        """Halt if tags that the store does not list any more have not even left tombstones at their marks."""
+    async def _check_behind(self, before: Mapping[str, int]) -> None:
+        """Halt if the store remembers less of tags than these marks, be they listed or gone."""
         behind = await self._behind({name: mark for name, mark in before.items() if mark >= 0})
         if behind:
             raise await self._halted(behind)
