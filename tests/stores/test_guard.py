@@ -825,6 +825,36 @@ async def test_r5_marks_from_before_a_migration_are_compared_after_it_and_kept_u
     assert again.tag(STORE, "order") == 101
 
 
+async def test_r5_a_node_that_was_at_work_through_a_migration_does_not_halt_the_store_when_it_comes_back(
+    tmp_path: Path, opened: list[Marks]
+) -> None:
+    each = Watched(MemoryData(uuid=STORE, only_leaf=True))
+    opened.append(each.marks)
+    each.marks.open(tmp_path / "node-0")
+    each.data.leaf["order"] = LeafRow(1, 10, "", THEN)
+    await each.segments.open()
+    await each.segments.allocate("order", 100)
+    # `goloves migrate` takes the number over as the mark; the node goes on as before, and moves the number alone.
+    await each.segments.allocate("order", 400)
+    assert each.marks.tag("memory", "order") == 501
+    each.marks.close()
+    each.data.only_leaf = False
+    each.data.tags["order"] = TagRow(101)
+
+    guard = SegmentGuard(each.store, open_marks(opened, tmp_path / "node-0"), "node 1")
+    await guard.open()
+    await guard.read_tags(["order"])
+    assert not each.data.halt
+    assert (await guard.allocate("order", 10)).start == 501
+    await guard.read_tags(["order"])
+
+    each.data.leaf["order"].max_id = 1  # but a store that was set back is noticed as ever
+    each.data.tags["order"].mark = 1
+    with pytest.raises(StoreWentBackwards):
+        await guard.read_tags(["order"])
+    assert "up to 1, below 511" in each.data.halt
+
+
 @pytest.mark.parametrize("asked", ["read", "allocate"])
 async def test_r5_a_tag_in_use_that_the_store_lost_halts_it_when_it_is_read_or_asked_for(asked: str) -> None:
     each = await watched()

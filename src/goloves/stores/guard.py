@@ -185,8 +185,10 @@ class SegmentGuard(_Guard[SegmentStore]):
     async def read_tags(self, names: Iterable[str]) -> dict[str, Tag]:
         """Read tags, and raise their marks; a store that remembers less than this node halts.
 
-        What the store granted counts, not `max_id` itself: a number that an operator lowered is the tag's own matter
-        (R4).
+        A mark is raised to what the store granted, not to `max_id`, which a person may have set and set back: such a
+        number is the tag's own matter (R4). A store whose `max_id` alone has passed a mark remembers all the same: Leaf
+        moves it without the store's mark, and so does a node that began before `goloves migrate`. Nothing below it is
+        granted.
         """
         await self._check_repairs()
         identity = self._store.identity
@@ -194,8 +196,9 @@ class SegmentGuard(_Guard[SegmentStore]):
         found = await self._store.read_tags(before)
         for name, tag in found.items():
             granted = tag.max_id if tag.mark is None else tag.mark
-            if granted < before[name]:
-                raise await self._halted(_known_below(name, granted, before[name]))
+            stands = max(granted, tag.max_id)
+            if stands < before[name]:
+                raise await self._halted(_known_below(name, stands, before[name]))
             if before[name] >= 0:
                 self._marks.rise(identity, Mark("tag", name, granted))
         await self._check_behind({name: mark for name, mark in before.items() if name not in found})
