@@ -11,7 +11,6 @@ The node ends
 
 import asyncio
 import contextlib
-import ctypes
 import json
 import mmap
 import os
@@ -85,9 +84,7 @@ def main() -> None:
     # A terminal's Ctrl-C and its end are for the supervisor, which tells its nodes.
     for ignored in (signal.SIGINT, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
-    # Should this process be stopped when its supervisor ends, it is woken, and notices.
-    with contextlib.suppress(AttributeError, OSError):
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGCONT), 0, 0, 0)
+    _wake_without_supervisor()
     try:
         setup = read_setup(line)
         config = received(setup.config, Config)
@@ -297,6 +294,16 @@ class _Inside:
             log.exception("this node could not start")
             self._line.say(Failed("", f"{type(error).__name__}: {error}"))
         return FAILED
+
+
+def _wake_without_supervisor() -> None:
+    """Let the kernel wake this process, should it be stopped when its supervisor ends, so that it notices."""
+    # A system that hardens processes may give `ctypes` no memory that it likes. What is left then is the kernel's own
+    # rule, by which it wakes stopped groups that nobody could wake any more.
+    with contextlib.suppress(ImportError, AttributeError, OSError, MemoryError):
+        import ctypes
+
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGCONT), 0, 0, 0)
 
 
 def _last_words(config: LogConfig, number: int) -> bytes:
