@@ -60,7 +60,7 @@ def test_a_supervised_node_tells_over_grpc_that_it_serves(start: Start) -> None:
 def test_without_its_token_others_learn_whether_it_is_ready_and_nothing_else(start: Start, tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text(f"{TOKEN}\n")
-    service = start("--nodes", "2", "--admin", "0.0.0.0:0", GOLOVES_ADMIN__TOKEN_FILE="token")
+    service = start("--init", "--nodes", "2", "--admin", "0.0.0.0:0", GOLOVES_ADMIN__TOKEN_FILE="token")
     service.says("health ")
     wait_for(lambda: told(service, "/readyz") == (200, {"status": "ready"}), "it is ready")
     wait_for(lambda: told(service, "/healthz") == (200, {"status": "ok"}), "both nodes serve")

@@ -76,10 +76,10 @@ def test_a_stop_goes_through_its_stages_and_gives_the_windows_back(start: Start)
         assert b"\r\nConnection: close\r\n" in received
     assert service.ended() == Exit.DONE
     # Both worker ids can be claimed at once: their windows have ended.
-    again = start("--nodes", "2", GOLOVES_SPACES__DEFAULT__WORKERS="0-1", GOLOVES_STORE="sqlite:///few.db")
+    again = start("--nodes", "2", "--data-dir", "few", GOLOVES_SPACES__DEFAULT__WORKERS="0-1")
     again.all_ready(2)
     assert again.stop() == Exit.DONE
-    again = start("--nodes", "2", GOLOVES_SPACES__DEFAULT__WORKERS="0-1", GOLOVES_STORE="sqlite:///few.db")
+    again = start("--nodes", "2", "--data-dir", "few", GOLOVES_SPACES__DEFAULT__WORKERS="0-1")
     again.all_ready(2)
     assert again.stop() == Exit.DONE
 
