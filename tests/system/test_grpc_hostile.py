@@ -61,7 +61,7 @@ MEMORY = 80 * 1024 * 1024
 """Octets that a node may grow by under one attack. The worst, ten clients that do not read and make a thousand calls
 each, takes 53 MB; grpc-go grew by 196 MB under such."""
 
-USUAL, SLOWEST = 0.25, 5.0
+USUAL, SLOWEST = 0.25, 10.0
 """Seconds for half of a bystander's calls, and for each: two busy cores are shared with the attackers and their
 Python."""
 
