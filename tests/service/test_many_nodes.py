@@ -13,7 +13,7 @@ from goloves.service import IdService, ServedSpace
 from goloves.stores.base import Space
 from goloves.stores.memory import MemoryData
 from service.world import ObedientStore, flat, on_virtual_time
-from simulation.cluster import EPOCH_MS, SimClock
+from simulation.clocks import EPOCH_MS, SimClock
 from simulation.loop import START, VirtualLoop
 
 WIDE = Space("default", Layout(41, 7, 12, epoch_ms=EPOCH_MS - 3_600_000))

@@ -34,7 +34,7 @@ from service.world import (
     times,
     until,
 )
-from simulation.cluster import EPOCH_MS
+from simulation.clocks import EPOCH_MS
 
 LAYOUT = SPACE.layout
 

@@ -17,7 +17,7 @@ from goloves.stores.base import Claim, Mark, NewTag, SegmentStore, Space, Tag, W
 from goloves.stores.guard import SegmentGuard, WorkerGuard
 from goloves.stores.marks import Marks
 from goloves.stores.memory import MemoryData, MemoryStore
-from simulation.cluster import EPOCH_MS, SimClock
+from simulation.clocks import EPOCH_MS, SimClock
 from simulation.loop import START, VirtualLoop
 
 P = ParamSpec("P")

@@ -1,49 +1,50 @@
 """`make simulate SEEDS=20000`: many stories, on all cores. One that fails is told, with the seed that replays it."""
 
 import sys
-from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 
 import structlog
 
 from simulation.cluster import play
+from simulation.counting import Count
 
 PART = 50
 """Seeds that a process plays before it is asked again."""
 
+ENOUGH = 100
+"""Stories from which on it is a failure if a fault hardly ever happened."""
 
-def play_part(seeds: range) -> tuple[int, Counter[str], list[str]]:
-    """Play some stories: how many ids they issued, what happened, and what went wrong."""
+
+def play_part(seeds: range) -> tuple[Count, list[str]]:
+    """Play some stories: what they came to, and what went wrong."""
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
-    issued, happened, wrong = 0, Counter[str](), []
+    count, wrong = Count(), []
     for seed in seeds:
         try:
-            outcome = play(seed)
+            count.add(play(seed))
         except Exception as error:
             wrong.append("\n".join([f"{type(error).__name__}: {error}", *error.__notes__]))
-            continue
-        issued += outcome.issued
-        happened += outcome.happened
-    return issued, happened, wrong
+    return count, wrong
 
 
-def main(first: int, count: int) -> int:
-    """Play `count` stories from the seed `first` on; the exit code is 1 if one of them failed."""
-    parts = [range(at, min(at + PART, first + count)) for at in range(first, first + count, PART)]
-    issued, happened, failed = 0, Counter[str](), 0
-    with ProcessPoolExecutor() as processes:
-        for number, (ids, what, wrong) in enumerate(processes.map(play_part, parts), 1):
-            issued += ids
-            happened += what
+def main(first: int, stories: int, processes: int | None) -> int:
+    """Play so many stories from the seed `first` on; the exit code is 1 if one failed, or too little happened."""
+    parts = [range(at, min(at + PART, first + stories)) for at in range(first, first + stories, PART)]
+    total, failed = Count(), 0
+    with ProcessPoolExecutor(processes) as pool:
+        for number, (count, wrong) in enumerate(pool.map(play_part, parts), 1):
+            total.join(count)
             failed += len(wrong)
             sys.stdout.writelines(f"{story}\n" for story in wrong)
             if number % 20 == 0 or number == len(parts):
-                sys.stdout.write(f"{parts[number - 1].stop - first} stories, {issued} ids, {failed} failed\n")
+                sys.stdout.write(f"{parts[number - 1].stop - first} stories, {total.issued} ids, {failed} failed\n")
                 sys.stdout.flush()
-    often = [f"{what} {times}" for what, times in happened.most_common() if not any(map(str.isdigit, what))]
-    sys.stdout.write(f"faults: {', '.join(often)}\n")
-    return 1 if failed or not issued else 0
+    sys.stdout.write(f"happened: {', '.join(f'{what} {times}' for what, times in total.happened.most_common())}\n")
+    missing = total.missing() if stories >= ENOUGH else []
+    sys.stdout.writelines(f"hardly ever happened: {what}\n" for what in missing)
+    return 1 if failed or missing or not total.issued else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[2]) if len(sys.argv) > 2 else 0, int(sys.argv[1]) if len(sys.argv) > 1 else 2000))
+    words = [int(word) for word in sys.argv[1:]]
+    sys.exit(main(words[1] if len(words) > 1 else 0, words[0] if words else 2000, words[2] if len(words) > 2 else None))

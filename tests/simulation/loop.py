@@ -10,14 +10,16 @@ import asyncio
 import contextlib
 import contextvars
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
+
+from goloves.errors import GolovesError
 
 START = 1_000.0
 """Virtual seconds at which the loop's time starts."""
 
-LONGEST = 3_600.0
-"""Virtual seconds that a run may take: far more than any story."""
+LONGEST = 100_000.0
+"""Virtual seconds that a run may take: a day, far more than any story."""
 
 
 class Host:
@@ -88,6 +90,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def create_task(self, coro: Any, **options: Any) -> Any:
         task = super().create_task(coro, **options)
+        task.add_done_callback(self._look_at, context=contextvars.Context())
         self._tasks.append(task)
         return task
 
@@ -140,7 +143,28 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def _note(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
-        self.failures.append(error if error is not None else RuntimeError(context["message"]))
+        self.fail(error if error is not None else RuntimeError(context["message"]))
+
+    def fail(self, error: BaseException) -> None:
+        """End the story here."""
+        self.failures.append(error)
+        self.stop()
+
+    def _look_at(self, task: "asyncio.Task[Any]") -> None:
+        """End the story if a task ended as none may, of a node that lives or of whatever else there is."""
+        if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, GolovesError):
+            self.fail(error)
+
+    def run_story(self, story: Coroutine[Any, Any, None]) -> None:
+        """Run to the end of a story, or to the first thing that must not happen, and raise that."""
+        task = self.create_task(story)
+        task.add_done_callback(lambda _: self.stop())
+        self.run_forever()
+        for error in self.failures:
+            if isinstance(error, AssertionError):
+                raise error
+            raise AssertionError(f"a task ended as none may: {error!r}") from error
+        task.result()
 
     def end(self) -> None:
         """End the run: what the nodes would still do is dropped, their coroutines are closed."""

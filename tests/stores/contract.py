@@ -74,7 +74,7 @@ class SegmentContract:
             Range("default", 6, 11),
         ]
 
-    async def test_nodes_that_allocate_at_once_get_ranges_that_meet_and_never_overlap(self, backend: Backend) -> None:
+    async def test_r1_nodes_that_allocate_at_once_get_ranges_that_never_overlap(self, backend: Backend) -> None:
         stores = await backend.nodes(4)
 
         async def take(store: SegmentStore) -> list[Range]:
