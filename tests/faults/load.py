@@ -12,11 +12,15 @@ from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from functools import partial
+from itertools import cycle, pairwise
 from types import TracebackType
 from typing import Literal, Self, cast
 
+import grpc
+
 from faults.background import Background
+from faults.calls import STATUSES, Calls, is_cut
 from faults.ledger import Ledger
 from faults.nodes import Life, Node, wait_for
 
@@ -99,6 +103,9 @@ class Met:
     refusals: list[Refusal] = field(default_factory=list)
     cut: int = 0
     """Connections lost while an answer was awaited."""
+    calls: int = 0
+    """Calls over gRPC that gave ids."""
+    calls_failed: int = 0
     wrong: list[str] = field(default_factory=list)
     """Answers that nothing justifies: other statuses than 200 and the allowed ones, 429 and 503 that don't say when to
     try again, and what can't be read."""
@@ -114,10 +121,11 @@ class Load:
         *,
         routes: Sequence[Route] | None = None,
         clients: int = 4,
+        calls: int = 1,
         pause: float = 0.004,
         allowed: frozenset[int] = frozenset({429, 503}),
     ) -> None:
-        """`clients` for each node, each of which pauses for so many seconds after an answer.
+        """`clients` over HTTP and `calls` over gRPC for each node, which pause for so many seconds after an answer.
 
         `allowed`: statuses that a fault of this test justifies.
         """
@@ -126,6 +134,7 @@ class Load:
         self._nodes = list(nodes)
         self._routes = list(routes or all_routes())
         self._clients = clients
+        self._calls = calls
         self._pause = pause
         self._allowed = allowed
         self._background = Background()
@@ -142,6 +151,7 @@ class Load:
         self._stopping = True
         self._background.__exit__(kind, error, trace)
         if kind is None:
+            assert self.met.calls or not self._calls, f"no call over gRPC gave ids, and {self.met.calls_failed} failed"
             assert not self.met.wrong, f"answers that nothing justifies: {Counter(self.met.wrong).most_common(10)}"
 
     # --- what was met ---
@@ -197,6 +207,45 @@ class Load:
         self._tasks = [
             loop.create_task(self._draw(node, first * 3)) for node in self._nodes for first in range(self._clients)
         ]
+        self._tasks += [loop.create_task(self._call(node)) for node in self._nodes for _ in range(self._calls)]
+
+    async def _call(self, node: Node) -> None:
+        """Draw over gRPC. What is refused there, and what is cut, is not told apart: both are only counted."""
+        tags = list(dict.fromkeys(route.name for route in self._routes if route.mode != "snowflake"))
+        spaces = list(dict.fromkeys(route.name for route in self._routes if route.mode == "snowflake"))
+        allowed = {STATUSES[status] for status in self._allowed if status in STATUSES}
+        while not self._stopping:
+            life = node.life
+            if life is None:
+                await asyncio.sleep(PAUSE)
+                continue
+            calls = Calls(
+                life.calls, tags, spaces, partial(self._called_numbers, life), partial(self._called_ids, life)
+            )
+            try:
+                for way in cycle(calls.ways):
+                    if self._stopping or node.life is not life:
+                        break
+                    try:
+                        await way()
+                    except grpc.aio.AioRpcError as error:
+                        self.met.calls_failed += 1
+                        if not is_cut(error) and error.code() not in allowed:
+                            self.met.wrong.append(f"{error.code()}: {error.details()}")
+                        await asyncio.sleep(5 * PAUSE)
+                    else:
+                        self.met.calls += 1
+                        await asyncio.sleep(self._pause)
+            finally:
+                await calls.close()
+
+    def _called_numbers(self, life: Life, tag: str, start: int, end: int, exact: bool) -> None:
+        self.ledger.numbers[tag].append((start, end, life.number, exact))
+        self.met.served["range" if exact else "segment", life.node].append(time.monotonic())
+
+    def _called_ids(self, life: Life, space: str, ids: Sequence[int]) -> None:
+        self.ledger.ids[space] += [(id_, life.number) for id_ in ids]
+        self.met.served["snowflake", life.node].append(time.monotonic())
 
     async def _draw(self, node: Node, first: int) -> None:
         loop = asyncio.get_running_loop()

@@ -53,6 +53,11 @@ class Life:
     """Nodes under a supervisor, which is then the process; 0: the process is the node."""
 
     @property
+    def calls(self) -> str:
+        """Path of its socket for gRPC."""
+        return f"{self.address}.grpc"
+
+    @property
     def owner(self) -> str:
         """How the owner of a window ends that this life holds; which of several nodes it is can't be told."""
         return "" if self.nodes else f"pid {self.pid}"
@@ -126,7 +131,7 @@ class Node:
             # Who freezes a node wants it back, unless the settings say otherwise.
             **({} if "unresponsive" in self._settings.read_text() else {"GOLOVES_SERVER__UNRESPONSIVE": "600"}),
             "GOLOVES_ADMIN__LISTEN": "127.0.0.1:0",
-            "GOLOVES_GRPC__LISTEN": "127.0.0.1:0",
+            "GOLOVES_GRPC__LISTEN": f"unix:{address}.grpc",
             "PYTHONPATH": os.pathsep.join([*paths, str(SOURCE)]),
             **self.environment,
         }

@@ -50,7 +50,7 @@ def test_a_node_without_descriptors_serves_whom_it_has_and_finds_its_database_ag
     ):
         node = cluster.add(open_files=MOST)
         node.start()
-        with Load([node], ledger, routes=all_routes(TAGS)) as load:
+        with Load([node], ledger, routes=all_routes(TAGS), calls=0) as load:
             load.wait_served(500)
             with contextlib.ExitStack() as stack:
                 taken = hog(node, stack)

@@ -1,12 +1,14 @@
 """kill -9: whatever a node does at that moment, no id is ever issued twice, and ids go on after a restart."""
 
 import random
+import signal
 import statistics
+from collections import Counter
 
 import pytest
 
 from faults.conftest import Note
-from faults.ground import BRISK, TAGS, Ground
+from faults.ground import BRISK, HASTY, TAGS, Ground
 from faults.ledger import Ledger
 from faults.load import Load, all_routes
 from faults.nodes import Cluster, start_all, wait_for
@@ -76,3 +78,36 @@ def test_nodes_killed_at_the_moments_that_matter_never_repeat_an_id(ground: Grou
     assert kills == rounds * len(doomed)
     if point != "before-commit":
         assert unused >= 1, "a grant of which the node never heard, or which it never used, must be a gap"
+
+
+@pytest.mark.full
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("point", ["before-commit", "after-commit", "before-answer"])
+def test_nodes_killed_at_each_kind_of_transaction_never_repeat_an_id(ground: Ground, point: str, note: Note) -> None:
+    """A node kills itself at its first claim, extension, allocation, and at the release of its window."""
+    ledger = Ledger()
+    hit: Counter[str] = Counter()
+    with Cluster(ground.url, settings=HASTY) as cluster:
+        steady = cluster.start(1)[0]
+        doomed = cluster.add()
+        with Load([steady, doomed], ledger, routes=all_routes(TAGS), clients=3) as load:
+            for kind in ("claim", "extend", "release", "allocate"):
+                doomed.environment["FAULT_KILL"] = f"{point}:{kind}:1"
+                doomed.begin()
+                if kind == "release":
+                    doomed.wait_listening()
+                    load.wait_served(5, "snowflake", doomed.name)
+                    doomed.signal(signal.SIGTERM)
+                else:
+                    doomed.wait_listening(mortal=True)
+                wait_for(lambda: doomed.has_ended, f"it dies {point} of {kind}")
+                assert doomed.ended() == -9, f"it ended, and not {point} of {kind}"
+                hit[kind] += 1
+                load.wait_served(20, node=steady.name)
+            del doomed.environment["FAULT_KILL"]
+            doomed.start()
+            load.wait_served(20, "snowflake", doomed.name)
+            load.wait_served(20, "segment", doomed.name)
+        ground.check(ledger, cluster, at_least=1_000)
+    note(kills=hit.total(), received=ledger.received)
+    assert set(hit) == {"claim", "extend", "release", "allocate"}

@@ -15,7 +15,7 @@ class SimClock:
 
     def __init__(self, loop: VirtualLoop) -> None:
         self._loop = loop
-        self._ticks = 0.0
+        self._ticks = (loop.now - START) * 1e9
         """Nanoseconds that the oscillator counted up to `_since`."""
         self._since = loop.now
         self._rate = 1.0

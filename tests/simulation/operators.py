@@ -68,7 +68,7 @@ async def lower_number(cluster: Cluster, node: SimNode) -> None:
     """An operator sets `max_id` back; the store's own mark notices (R4)."""
     tag = cluster.rng.choice(TAGS).name
     row = cluster.data.leaf.get(tag)
-    if row is not None:
+    if row is not None and tag in cluster.data.tags:  # with its mark deleted as well, nothing would show it
         cluster.tell(f"max_id of {tag} lowered")
         cluster.happened["lowered"] += 1
         cluster.set_back = True
@@ -80,7 +80,7 @@ async def lower_number(cluster: Cluster, node: SimNode) -> None:
 async def reinsert_row(cluster: Cluster, node: SimNode) -> None:
     """An operator deletes a row by SQL and inserts it again at 1."""
     tag = cluster.rng.choice(TAGS).name
-    row = cluster.data.leaf.pop(tag, None)
+    row = cluster.data.leaf.pop(tag, None) if tag in cluster.data.tags else None
     if row is not None:
         cluster.tell(f"row of {tag} deleted")
         cluster.happened["deleted by SQL"] += 1
