@@ -324,7 +324,8 @@ class Cluster:
         store = await self.operator()
         for tag in TAGS:
             if self.data.only_leaf:
-                self.data.leaf[tag.name] = LeafRow(1 if tag.start is None else tag.start, tag.step, "", datetime.fromtimestamp(0, UTC))
+                start = 1 if tag.start is None else tag.start
+                self.data.leaf[tag.name] = LeafRow(start, tag.step, "", datetime.fromtimestamp(0, UTC))
             else:
                 await store.create_tag(tag)
         self.before_all = self.back_up()
