@@ -239,7 +239,7 @@ def test_a_file_that_was_moved_is_bound_to_its_new_machine(
 ) -> None:
     monkeypatch.setattr(checks, "machine_id", lambda: "new")
     store.sql("UPDATE goloves_meta SET machine = 'the old one'")
-    assert "belongs to another machine" in invoke("tag", "list").stderr
+    assert "belongs to another machine" in invoke("tag", "create", "order").stderr
     shown = invoke("repair", "--dry-run").stdout
     assert "only if its original is gone for good" in shown
     assert "--margin 0 leaves it at that, without a pause" in shown
