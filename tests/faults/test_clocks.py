@@ -82,14 +82,19 @@ def test_clocks_that_step_or_stand_still_under_load_repeat_nothing_and_stop_nobo
         assert max(silences) < 5, "the store's clock contradicts each of these steps: nothing of them is felt"
 
 
-@pytest.mark.full
+@pytest.mark.parametrize(
+    "steps",
+    [
+        pytest.param((-5.0, 0.0), id="quick"),
+        pytest.param((-HOUR, 0.0, -5.0, -0.001, HOUR, 0.0), id="all", marks=pytest.mark.full),
+    ],
+)
 @pytest.mark.timeout(300)
-def test_a_clock_that_steps_while_its_node_is_stopped_repeats_nothing(
-    ground: Ground, tmp_path: Path, note: Note
+def test_a_clock_that_steps_or_stands_while_its_node_is_stopped_repeats_nothing(
+    steps: tuple[float, ...], ground: Ground, tmp_path: Path, note: Note
 ) -> None:
     ledger = Ledger()
     clock = Clock(tmp_path / "clock")
-    steps = (-HOUR, 0.0, -5.0, -0.001, HOUR, 0.0)
     with Cluster(ground.url, settings=BRISK) as cluster:
         node, other = cluster.add(environment=clock.environment), cluster.add()
         start_all([node, other])
@@ -109,5 +114,10 @@ def test_a_clock_that_steps_while_its_node_is_stopped_repeats_nothing(
                 else:
                     load.wait_served(50, "snowflake", node.name)
                 load.wait_served(50, "segment", node.name)
+            node.kill()
+            clock.freeze()
+            node.start(ready=False)
+            load.wait_served(50, "snowflake", node.name)
+            load.wait_served(50, "segment", node.name)
         ground.check(ledger, cluster)
-    note(steps=len(steps), received=ledger.received)
+    note(steps=len(steps) + 1, received=ledger.received)
