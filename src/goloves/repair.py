@@ -19,7 +19,7 @@ from itertools import chain
 from typing import Protocol, TypeVar
 
 from goloves.core.grants import MAX_NUMBER
-from goloves.errors import InvalidCount, StoreUnavailable
+from goloves.errors import InvalidCount, StoreUnavailable, UnknownSpace
 from goloves.stores.base import (
     MAX_READ,
     Mark,
@@ -46,7 +46,7 @@ OWNERS_READ = 10_000
 """Worker ids among which nodes are looked for, the latest used first: more than any cluster has nodes."""
 
 ROUNDS = 100
-"""How often marks are used that nodes wrote during the repair: each node writes its own once in a halt."""
+"""How often marks are used that nodes wrote during the repair; each node writes its own about once a minute."""
 
 _PROCESS = re.compile(r" pid \d+$")
 """What an owner of a window has beyond the name of its node."""
@@ -169,7 +169,7 @@ def plan_repair(
     space is long, `longest_window` that of spaces not named there. `max_forward`: seconds. `whole`: repair the store as
     a whole, or tags only; None leaves it to the findings. A `margin` of 0 for a store that was only moved says that its
     nodes were stopped before: nothing is missing then, and nothing pauses. Raises InvalidCount if a tag's limit is too
-    low for what is remembered of it.
+    low for what is remembered of it, UnknownSpace if a space is remembered that neither the store nor `findings` has.
     """
     whole = findings.went_backwards if whole is None else whole
     numbers = {tag.name: max(tag.max_id, tag.mark or 0) for tag in findings.halted}
@@ -178,6 +178,8 @@ def plan_repair(
     _check_limits(findings.limited, numbers)
     if not whole:
         return Plan(numbers)
+    if findings.has_marks:
+        _check_spaces(findings)
     floors = {}
     moved_whole = findings.place.other_machine and not findings.set_back and not margin
     if findings.has_marks and not moved_whole:
@@ -195,7 +197,7 @@ async def repair(store: Repairable, findings: Findings, plan: Plan) -> None:
     """Raise everything above what anybody remembers, and lift the halts. Safe to repeat, and to break off.
 
     Marks that nodes write meanwhile are honoured as well: none is forgotten that was not used, and the halt is lifted
-    when there is none left. Raises StoreUnavailable, UnknownOutcome.
+    when none is left that says more. Raises StoreUnavailable, UnknownOutcome.
     """
     await _raise_tags(store, plan.numbers)
     if not plan.whole:
@@ -208,15 +210,20 @@ async def repair(store: Repairable, findings: Findings, plan: Plan) -> None:
         await store.raise_floor(space.name, space.units(plan.floors[space.name]))
         await store.end_windows(space.name)
     marks, done = findings.marks, {**_highest_numbers(findings.marks), **plan.numbers}
+    fences = _highest_fences(marks)
+    await _raise_fences(store, marks)
     for _ in range(ROUNDS):
-        await _raise_fences(store, marks)
         await store.forget_marks(marks)
         marks = await store.read_marks()
-        if not marks:
-            break
         late = {name: number for name, number in _highest_numbers(marks).items() if number > done.get(name, -1)}
+        late_fences = {at: fence for at, fence in _highest_fences(marks).items() if fence > fences.get(at, -1)}
+        if not late and not late_fences:
+            await store.forget_marks(marks)
+            break
         await _raise_tags(store, late)
+        await _raise_fences(store, marks)
         done |= late
+        fences |= late_fences
     else:
         raise StoreUnavailable("nodes write marks faster than this repair can use them; run it again")
     await store.lift_halt()
@@ -243,11 +250,31 @@ def _check_limits(limited: Iterable[Tag], numbers: Mapping[str, int]) -> None:
         )
 
 
+def _check_spaces(findings: Findings) -> None:
+    lost = {mark.name for mark in chain.from_iterable(findings.marks.values()) if mark.kind == "worker"}
+    lost -= {space.name for space in findings.spaces}
+    if lost:
+        named = ", ".join(f"[spaces.{name}]" for name in sorted(lost))
+        raise UnknownSpace(
+            f"nodes remember spaces that the store lost and this configuration does not have: put {named} into it, with"
+            " the layout that they had, and run this again; else the store would be halted again at once"
+        )
+
+
 def _highest_numbers(marks: Mapping[str, list[Mark]]) -> dict[str, int]:
     highest: dict[str, int] = {}
     for mark in chain.from_iterable(marks.values()):
         if mark.kind == "tag":
             highest[mark.name] = max(mark.value, highest.get(mark.name, 0))
+    return highest
+
+
+def _highest_fences(marks: Mapping[str, list[Mark]]) -> dict[tuple[str, int], int]:
+    highest: dict[tuple[str, int], int] = {}
+    for mark in chain.from_iterable(marks.values()):
+        if mark.kind == "worker":
+            at = (mark.name, mark.worker)
+            highest[at] = max(mark.value, highest.get(at, 0))
     return highest
 
 

@@ -68,6 +68,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._tasks: list[Any] = []
         """All tasks, those of killed nodes too: the garbage collector must not close them in the middle of a run."""
         self._over = False
+        self._tells = False
+        """Whether a story is told, which ends with the first thing that must not happen."""
 
     def time(self) -> float:
         return self.now
@@ -146,17 +148,24 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.fail(error if error is not None else RuntimeError(context["message"]))
 
     def fail(self, error: BaseException) -> None:
-        """End the story here."""
+        """Note what must not happen; a story ends here."""
         self.failures.append(error)
-        self.stop()
+        if self._tells:
+            self.stop()
 
     def _look_at(self, task: "asyncio.Task[Any]") -> None:
         """End the story if a task ended as none may, of a node that lives or of whatever else there is."""
-        if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, GolovesError):
+        if (
+            self._tells
+            and not task.cancelled()
+            and (error := task.exception()) is not None
+            and not isinstance(error, GolovesError)
+        ):
             self.fail(error)
 
     def run_story(self, story: Coroutine[Any, Any, None]) -> None:
         """Run to the end of a story, or to the first thing that must not happen, and raise that."""
+        self._tells = True
         task = self.create_task(story)
         task.add_done_callback(lambda _: self.stop())
         self.run_forever()

@@ -104,6 +104,24 @@ async def test_r7_skip_goes_on_above_a_gap_once_in_every_tag_and_space(served: S
     await store.close()
 
 
+async def test_r4_a_number_lowered_while_a_skip_is_due_halts_its_tag_alone(served: Served) -> None:
+    """Nodes have read the mark with what is due: once that is left out, the mark may not stand below it."""
+    store = watching(served, "skip")
+    await store.open()
+    await store.allocate("default", 100)
+    become_another(served)
+    store._database._cut_idle()
+    read = (await store.read_tags(["default"]))["default"].mark
+    assert read == 5101
+    served.set_number("default", 50)
+    for _ in range(2):
+        with pytest.raises(StoreWentBackwards) as caught:
+            await store.allocate("default", 1)
+        assert not caught.value.whole_store
+        assert (await store.read_tags(["default"]))["default"].mark == read
+    await store.close()
+
+
 async def test_r7_a_skip_rests_for_the_longest_window_that_was_claimed_by_anybody(served: Served) -> None:
     store = watching(served, "skip")
     await store.open()

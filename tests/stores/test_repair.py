@@ -10,7 +10,7 @@ import pytest
 
 from goloves.core.grants import Window
 from goloves.core.layout import Layout
-from goloves.errors import InvalidCount, NoWorkerFree, StoreUnavailable, StoreWentBackwards
+from goloves.errors import InvalidCount, NoWorkerFree, StoreUnavailable, StoreWentBackwards, UnknownSpace
 from goloves.repair import Findings, Plan, look, plan_repair, repair
 from goloves.stores.base import Mark, NewTag, Place, Space, TagChange
 from goloves.stores.guard import SegmentGuard, WorkerGuard
@@ -175,6 +175,32 @@ async def test_r6_marks_that_are_written_during_a_repair_count_too(backend: Back
     await repair(store, findings, todo)
     assert (await store.allocate("default", 1)).start == 1001
     assert await store.read_marks() == {}
+
+
+async def test_r6_a_repair_ends_while_nodes_go_on_writing_what_it_knows(backend: Backend) -> None:
+    """Nodes that are refused tell about once a minute; with many of them there is never a moment without marks."""
+    both, store = await worked(backend)
+    await halted(both)
+    findings = await look(store)
+    told = {node.name: node.marks.all(store.identity) for node in both}
+    forget = store.forget_marks
+
+    async def forget_and_hear_again(used: Any) -> None:
+        await forget(used)
+        for name, marks in told.items():
+            await store.write_marks(name, marks)
+
+    store.forget_marks = forget_and_hear_again  # type: ignore[method-assign]
+    await repair(store, findings, plan(findings))
+    assert (await both[0].segments.allocate("default", 1)).start >= 1001
+
+
+async def test_r6_a_space_that_only_nodes_remember_has_to_be_configured_for_a_repair(backend: Backend) -> None:
+    """Else its worker ids were raised, the halt was lifted, and the next start of such a node halted all again."""
+    _, store = await worked(backend)
+    findings = await look(store, {"c": [Mark("worker", "retired", 3, 5), Mark("tag", "default", 5000)]})
+    with pytest.raises(UnknownSpace, match=r"put \[spaces\.retired\] into it"):
+        plan(findings)
 
 
 async def test_r6_nodes_that_told_nothing_are_named_once_each(backend: Backend) -> None:

@@ -31,6 +31,10 @@ REPORT_EVERY = 60.0
 """Seconds after which a node that is still refused writes its marks once more: a repair that somebody broke off, or a
 second restore, may have lost them, and what is written twice changes nothing."""
 
+REPORTED = 100
+"""Marks that are written in one transaction: two statements each, which have to be through within the time of a call
+also where the database is some milliseconds away."""
+
 log = structlog.get_logger("goloves.guard")
 
 Watched = TypeVar("Watched", bound=Store)
@@ -95,7 +99,6 @@ class _Guard(Generic[Watched]):
         if standing.halt != reason:
             log.critical("the store went backwards", reason=reason)
         standing.halt = reason
-        standing.reported_at = float("-inf")
         standing.repairs = None
         if not self._store.has_marks:
             return StoreWentBackwards(
@@ -105,6 +108,8 @@ class _Guard(Generic[Watched]):
             )
         also = ""
         try:
+            if not await self._is_halted():
+                standing.reported_at = float("-inf")  # a halt of its own, for which nothing was written yet
             await self._store.halt(reason)
             standing.halt = ""
         except GolovesError as failed:
@@ -115,6 +120,13 @@ class _Guard(Generic[Watched]):
         )
         await self._report(error)
         return error
+
+    async def _is_halted(self) -> bool:
+        try:
+            await self._store.check_halt()
+        except StoreWentBackwards:
+            return True
+        return False
 
     async def _check_halt(self) -> None:
         """Refuse to grant before a halt that is owed is written: other tags and windows moved back too."""
@@ -129,11 +141,12 @@ class _Guard(Generic[Watched]):
         if not error.whole_store or not self._store.has_marks or now - standing.reported_at < REPORT_EVERY:
             return
         marks = self._marks.all(self._store.identity)
+        standing.reported_at = now  # before it is done: every tag that is refused meanwhile would do it too
         try:
-            for at in range(0, len(marks), MAX_READ):
-                await self._store.write_marks(self._node, marks[at : at + MAX_READ])
-            standing.reported_at = now
+            for at in range(0, len(marks), REPORTED):
+                await self._store.write_marks(self._node, marks[at : at + REPORTED])
         except GolovesError as failed:
+            standing.reported_at = float("-inf")
             log.error("this node's marks could not be written into the store", reason=failed.message)
 
     def _granted(self, mark: Mark) -> None:
@@ -216,7 +229,7 @@ class SegmentGuard(_Guard[SegmentStore]):
             await self._report(error)
             raise
         before, standing.repairs = standing.repairs, repairs
-        if before is not None and repairs > before:
+        if before is not None and repairs != before:  # a restore sets it back, too
             raise StoreWentBackwards(
                 "the store was halted and repaired while this node did not look: what it holds is dropped; try again",
                 whole_store=True,

@@ -97,7 +97,7 @@ class SqlSegments(Session):
             raise rules.store_halted(row.store_halt)
         if row.halted:
             raise rules.tag_halted(tag, row.halted)
-        number = self._skip(connection, tag, row, row.max_id) if row.due else row.max_id
+        number, mark = self._skip(connection, tag, row, row.max_id) if row.due else (row.max_id, row.mark)
         if not exact:
             size = rules.size_near_limit(size, number, row.limit)
         end = self._dialect.raise_number(connection, tag, size, row.limit)
@@ -106,21 +106,25 @@ class SqlSegments(Session):
         start = end - size
         if not self.has_marks:
             return Range(tag, start, end)
-        if start < row.mark:
-            return self._halt_tag(connection, tag, start, row.mark)
+        if start < mark:
+            return self._halt_tag(connection, tag, start, mark)
         self._raise_mark(connection, tag, end)
         return Range(tag, start, end)
 
-    def _skip(self, connection: Connection, tag: str, row: _Row, max_id: int) -> int:
-        """Leave numbers out: move `max_id` up and grant nothing; gives where it stands then."""
+    def _skip(self, connection: Connection, tag: str, row: _Row, max_id: int) -> tuple[int, int]:
+        """Leave numbers out: move `max_id` and the mark up and grant nothing; gives where they stand then.
+
+        The mark too, for nodes have read it as if this had happened already.
+        """
         out, number = min(row.due, row.limit - max_id), max_id
         if out > 0:
             raised = self._dialect.raise_number(connection, tag, out, row.limit)
             if raised is None:
                 raise rules.used_up(tag, max_id, row.limit, out)
             number = raised
-        connection.execute(update(schema.tag).where(schema.tag.c.name == tag).values(skipped=row.skipped))
-        return number
+        mark = min(row.mark + row.due, row.limit)
+        connection.execute(update(schema.tag).where(schema.tag.c.name == tag).values(skipped=row.skipped, mark=mark))
+        return number, mark
 
     def _not_raised(self, connection: Connection, tag: str, size: int, row: _Row) -> GolovesError:
         max_id = connection.execute(self._select_number(tag)).scalar()
