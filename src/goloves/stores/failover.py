@@ -81,7 +81,8 @@ class Failover:
         try:
             return self._dialect.server(connection)
         except DBAPIError as error:
-            if error.connection_invalidated or self._dialect.code(error) not in self._dialect.hides:
+            hides = self._policy == "ignore" or self._dialect.code(error) in self._dialect.hides
+            if error.connection_invalidated or not hides:
                 raise  # no word about what it is, so nothing may be granted there yet
             if not self._hidden:
                 self._hidden = True
