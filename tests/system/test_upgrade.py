@@ -48,9 +48,9 @@ def goloves(place: Path | None, store: str, *words: str) -> str:
 
 def become(node: Node, place: Path | None) -> None:
     """Let a node's next life be of an earlier version, or of this one."""
-    # Empty counts as not set: the version before the supervisor knows neither.
-    former = {"GOLOVES_ADMIN__LISTEN": "", "GOLOVES_SERVER__NODES": "", "PYTHONPATH": str(place)}
-    node.environment = former if place is not None else {}
+    # Empty counts as not set: the version before the supervisor knows none of these.
+    unknown = dict.fromkeys(("GOLOVES_ADMIN__LISTEN", "GOLOVES_SERVER__NODES", "GOLOVES_SERVER__UNRESPONSIVE"), "")
+    node.environment = {} if place is None else {**unknown, "PYTHONPATH": str(place)}
 
 
 @pytest.fixture(params=["sqlite", "mariadb", "postgresql"])
