@@ -297,7 +297,11 @@ def keeper_ends_with_an_error_that_nobody_expects(patch: MonkeyPatch) -> None:
     async def extend(self: SpaceSource) -> None:
         raise ValueError("not one of ours")
 
+    async def unforeseen(self: SpaceSource, error: Exception) -> None:
+        raise error
+
     patch.setattr(SpaceSource, "_extend", extend)
+    patch.setattr(SpaceSource, "_unforeseen", unforeseen)
 
 
 @mutant()
