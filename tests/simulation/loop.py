@@ -170,8 +170,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         task.add_done_callback(lambda _: self.stop())
         self.run_forever()
         for error in self.failures:
-            if isinstance(error, AssertionError):
-                raise error
+            if isinstance(error, AssertionError) or not isinstance(error, Exception):
+                raise error  # a test that took too long is told so by an exception, too
             raise AssertionError(f"a task ended as none may: {error!r}") from error
         task.result()
 

@@ -5,12 +5,12 @@ from typing import Any
 
 from pytest import MonkeyPatch
 
-from goloves.core.grants import Range, Window
+from goloves.core.grants import Range
 from goloves.errors import GolovesError
 from goloves.service.spaces import SpaceSource
 from goloves.service.tags import TagSource
 from goloves.stores.base import Mark
-from goloves.stores.guard import SegmentGuard, WorkerGuard, _Guard
+from goloves.stores.guard import SegmentGuard, _Guard
 from goloves.stores.marks import Marks
 from goloves.stores.memory import MemoryStore
 from simulation.cluster import Cluster
@@ -40,19 +40,6 @@ def r5_guard_compares_with_the_mark_after_the_answer(patch: MonkeyPatch) -> None
 @mutant(*RESTORED)
 def r5_guard_compares_no_tag_when_it_opens_the_store(patch: MonkeyPatch) -> None:
     patch.setattr(SegmentGuard, "open", _Guard.open)
-
-
-@mutant(*RESTORED)
-def r5_guard_compares_no_fence(patch: MonkeyPatch) -> None:
-    async def seen(self: WorkerGuard, window: Window, before: dict[int, int]) -> Window:
-        self._granted(Mark("worker", window.space, window.fence, window.worker))
-        return window
-
-    async def nothing(self: WorkerGuard, space: str, marks: Mapping[int, int]) -> str:
-        return ""
-
-    patch.setattr(WorkerGuard, "_seen", seen)
-    patch.setattr(WorkerGuard, "_behind", nothing)
 
 
 @mutant(*RESTORED)
