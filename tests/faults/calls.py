@@ -116,6 +116,15 @@ class Calls:
 
 
 def is_cut(error: grpc.aio.AioRpcError) -> bool:
-    """Say whether a call ended with its connection, as far as that can be told."""
+    """Say whether a call ended with its connection, as far as that can be told.
+
+    "Internal error from Core" are grpcio's own words, which no server sends: it says so, whatever the call's status
+    was, when a message could not be written since the call had ended.
+    """
     words = str(error.details() or "")
-    return error.code() is grpc.StatusCode.UNAVAILABLE or "Stream removed" in words or "connection" in words.lower()
+    return (
+        error.code() is grpc.StatusCode.UNAVAILABLE
+        or "Stream removed" in words
+        or "Internal error from Core" in words
+        or "connection" in words.lower()
+    )
