@@ -1,25 +1,32 @@
 """The hand-written messages against protobuf's own, octet for octet."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
 from google.rpc import error_details_pb2, status_pb2
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from goloves.server.grpc import descriptors
 from goloves.v1 import goloves_pb2
 from goloves.wire import messages
 from goloves.wire.messages import (
     DamagedMessage,
     decode_response,
     error_details,
+    health_list_response,
+    health_response,
     ids_response,
     pack_span,
     range_response,
     read_decode,
+    read_health,
     read_lease,
     read_next,
+    read_nothing,
     varint,
 )
 
@@ -133,6 +140,41 @@ def test_a_range_is_written_as_protobuf_writes_it(start: int, end: int) -> None:
 def test_a_decoded_id_is_written_as_protobuf_writes_it(unix_ms: int, worker: int, sequence: int) -> None:
     expected = goloves_pb2.DecodeResponse(unix_ms=unix_ms, worker=worker, sequence=sequence)
     assert decode_response(unix_ms, worker, sequence) == expected.SerializeToString()
+
+
+def of_health(name: str) -> type[Message]:
+    kind: type[Message] = GetMessageClass(descriptors.pool().FindMessageTypeByName(f"grpc.health.v1.{name}"))
+    return kind
+
+
+@given(data=whole | damaged | cut | st.binary(max_size=30))
+@example(data=b"\x0a\x05order")
+@example(data=b"\x0a\x02\xc3\x28")
+@settings(deadline=None)
+def test_requests_of_health_are_read_as_protobuf_reads_them(data: bytes) -> None:
+    check: Any = of_health("HealthCheckRequest")()
+    try:
+        check.ParseFromString(data)
+    except DecodeError:
+        with pytest.raises(DamagedMessage):
+            read_health(data)
+    else:
+        assert read_health(data) == check.service
+    try:
+        of_health("HealthListRequest")().ParseFromString(data)
+    except DecodeError:
+        with pytest.raises(DamagedMessage):
+            read_nothing(data)
+    else:
+        read_nothing(data)
+
+
+@given(st.dictionaries(st.text(max_size=9), st.integers(0, 3), max_size=4))
+def test_answers_of_health_are_what_protobuf_reads_out_of_them(statuses: dict[str, int]) -> None:
+    for status in statuses.values():
+        assert health_response(status) == of_health("HealthCheckResponse")(status=status).SerializeToString()
+    found: Any = of_health("HealthListResponse").FromString(health_list_response(statuses))
+    assert {name: response.status for name, response in found.statuses.items()} == statuses
 
 
 def test_error_details_are_a_google_rpc_status_with_the_reason_and_the_delay() -> None:

@@ -1,19 +1,21 @@
 """The service of echo.proto, and a stub of grpcio for it: proof that any protobuf service can be mounted."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import grpc
+from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 from grpc_tools import protoc
 
-from goloves.server.grpc.methods import Call, Service, protobuf_service
+from goloves.server.grpc.methods import Call, Method, Service
 from goloves.wire.grpc import CallError, Metadata, Status
 
 NAME = "test.echo.Echo"
@@ -36,6 +38,29 @@ def pool() -> DescriptorPool:
 
 def message(name: str) -> Any:
     return GetMessageClass(pool().FindMessageTypeByName(f"test.echo.{name}"))
+
+
+def protobuf_service(descriptor: ServiceDescriptor, handlers: Mapping[str, Any]) -> Service:
+    methods = {}
+    for method in descriptor.methods:
+        kind = "streaming" if method.server_streaming else "unary"
+        extra = {kind: handlers[method.name], "many_requests": method.client_streaming}
+        methods[method.name] = Method(reader(GetMessageClass(method.input_type)), writer, **extra)
+    return Service(descriptor.full_name, methods)
+
+
+def reader(kind: type[Message]) -> Any:
+    def read(data: bytes) -> Message:
+        try:
+            return kind.FromString(data)
+        except DecodeError as error:
+            raise CallError(Status.INTERNAL, f"the request is no {kind.DESCRIPTOR.full_name}: {error}") from None
+
+    return read
+
+
+def writer(message: Message) -> bytes:
+    return message.SerializeToString()
 
 
 class Echo:

@@ -6,11 +6,10 @@ NOT_SERVING while it drains or has no store, window or numbers. `""` is the serv
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
-from typing import Any
 
-from goloves.server.grpc.descriptors import message, service
-from goloves.server.grpc.methods import Call, Service, protobuf_service
+from goloves.server.grpc.methods import Call, Method, Service, reader
 from goloves.wire.grpc import SHOWN, CallError, Status
+from goloves.wire.messages import health_list_response, health_response, read_health, read_nothing
 
 NAME = "grpc.health.v1.Health"
 
@@ -35,12 +34,18 @@ class Health:
         self._seen = UNKNOWN
         self._news = asyncio.Event()
         self._next_look: asyncio.TimerHandle | None = None
-        self._response = message("grpc.health.v1.HealthCheckResponse")
-        self._list = message("grpc.health.v1.HealthListResponse")
 
     def service(self) -> Service:
         """Give the service."""
-        return protobuf_service(service(NAME), {"Check": self._check, "List": self._list_all, "Watch": self._watch})
+        read = reader(read_health)
+        return Service(
+            NAME,
+            {
+                "Check": Method(read, health_response, self._check),
+                "List": Method(reader(read_nothing), health_list_response, self._list_all),
+                "Watch": Method(read, health_response, streaming=self._watch),
+            },
+        )
 
     def stop(self) -> None:
         """Say that the node begins to stop: it is NOT_SERVING from now on, and watchers are told and let go."""
@@ -61,17 +66,16 @@ class Health:
         self._news.set()
         self._news = asyncio.Event()
 
-    async def _check(self, request: Any, call: Call) -> Any:
-        if request.service not in self._names:
-            raise CallError(Status.NOT_FOUND, f"this server has no service {request.service[:SHOWN]!r}")
-        return self._response(status=self._status())
+    async def _check(self, service: str, call: Call) -> int:
+        if service not in self._names:
+            raise CallError(Status.NOT_FOUND, f"this server has no service {service[:SHOWN]!r}")
+        return self._status()
 
-    async def _list_all(self, request: Any, call: Call) -> Any:
-        status = self._response(status=self._status())
-        return self._list(statuses=dict.fromkeys(self._names, status))
+    async def _list_all(self, request: None, call: Call) -> dict[str, int]:
+        return dict.fromkeys(self._names, self._status())
 
-    async def _watch(self, request: Any, call: Call) -> AsyncIterator[Any]:
-        known = request.service in self._names
+    async def _watch(self, service: str, call: Call) -> AsyncIterator[int]:
+        known = service in self._names
         said = None
         self._watchers += 1
         try:
@@ -84,7 +88,7 @@ class Health:
                 status = self._seen if known else SERVICE_UNKNOWN
                 if status != said:
                     said = status
-                    yield self._response(status=status)
+                    yield status
                 if self._stopping:
                     raise CallError(Status.UNAVAILABLE, "this node is stopping; ask another one")
                 await news.wait()

@@ -12,11 +12,10 @@ from typing import Any, Protocol
 
 from goloves.config.settings import DEFAULT_SPACE
 from goloves.errors import InvalidCount, InvalidId
-from goloves.server.grpc.descriptors import describing, service
 from goloves.server.grpc.limits import GrpcLimits
-from goloves.server.grpc.methods import Call, Method, Service
+from goloves.server.grpc.methods import Call, Method, Service, reader
 from goloves.service import IdService
-from goloves.wire.grpc import PREFIX, CallError, Status
+from goloves.wire.grpc import PREFIX
 from goloves.wire.http2.requests import Quick
 from goloves.wire.messages import (
     ONE_ID,
@@ -92,17 +91,16 @@ class Ids:
         return Service(
             "goloves.v1.SegmentService",
             {
-                "Next": Method(_reader(read_next), ids_response, self._segment_ids, quick=quick),
-                "Lease": Method(_reader(read_lease), bytes, self._lease),
+                "Next": Method(reader(read_next), ids_response, self._segment_ids, quick=quick),
+                "Lease": Method(reader(read_lease), bytes, self._lease),
                 "Stream": Method(
-                    _reader(read_next),
+                    reader(read_next),
                     ids_response,
                     streaming=_each(self._segment_ids),
                     many_requests=True,
                     quick=quick,
                 ),
             },
-            describing(service("goloves.v1.SegmentService")),
         )
 
     def snowflake_service(self) -> Service:
@@ -111,17 +109,16 @@ class Ids:
         return Service(
             "goloves.v1.SnowflakeService",
             {
-                "Next": Method(_reader(read_next), ids_response, self._snowflake_ids, quick=quick),
+                "Next": Method(reader(read_next), ids_response, self._snowflake_ids, quick=quick),
                 "Stream": Method(
-                    _reader(read_next),
+                    reader(read_next),
                     ids_response,
                     streaming=_each(self._snowflake_ids),
                     many_requests=True,
                     quick=quick,
                 ),
-                "Decode": Method(_reader(read_decode), bytes, self._decode),
+                "Decode": Method(reader(read_decode), bytes, self._decode),
             },
-            describing(service("goloves.v1.SnowflakeService")),
         )
 
     async def _segment_ids(self, request: tuple[str, int], call: Call) -> list[range]:
@@ -150,16 +147,6 @@ class Ids:
         if count > self._limits.max_count:
             raise InvalidCount(f"count is {count}; at most {self._limits.max_count} ids are given at once")
         return count or 1
-
-
-def _reader(read: Callable[[bytes], tuple[str, int]]) -> Callable[[bytes], tuple[str, int]]:
-    def checked(message: bytes) -> tuple[str, int]:
-        try:
-            return read(message)
-        except DamagedMessage as damage:
-            raise CallError(Status.INTERNAL, f"the request is no protobuf message of this method: {damage}") from None
-
-    return checked
 
 
 def _each(handler: Callable[[Any, Call], Any]) -> Callable[[Any, Call], AsyncIterator[Any]]:

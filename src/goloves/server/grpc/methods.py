@@ -11,23 +11,19 @@ It runs in a task of its own, which is cancelled when the client cancels, when t
 connection is lost. Whatever else it raises is logged and becomes INTERNAL without a word to the client.
 
 A method may have a quick way beside its handler: `quick` gets a whole message with its prefix and gives the answer's,
-or
-None: then nothing has happened and the handler is called. It must not wait. A unary call that is answered by it never
-becomes a task; a stream's messages go to it one by one while its handler waits for the next.
+or None: then nothing has happened and the handler is called. It must not wait. A unary call that is answered by it
+never becomes a task; a stream's messages go to it one by one while its handler waits for the next.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
-from google.protobuf.descriptor import ServiceDescriptor
-from google.protobuf.descriptor_pb2 import FileDescriptorProto
-from google.protobuf.message import DecodeError, Message
-from google.protobuf.message_factory import GetMessageClass
-
-from goloves.server.grpc.descriptors import describing
 from goloves.wire.grpc import CallError, Metadata, Status
 from goloves.wire.http2.requests import Quick
+from goloves.wire.messages import DamagedMessage
+
+R = TypeVar("R")
 
 # Requests and answers are whatever a method's `read` gives and its `write` takes: no type can say that they fit.
 Handler = Callable[[Any, "Call"], Awaitable[Any]]
@@ -87,47 +83,15 @@ class Service:
     name: str
     """With its package: `grpc.health.v1.Health`."""
     methods: Mapping[str, Method]
-    files: Iterable[FileDescriptorProto] = field(default=())
-    """The files that describe it, those that they import included, for reflection."""
 
 
-def protobuf_service(
-    descriptor: ServiceDescriptor, handlers: Mapping[str, Handler | StreamingHandler], **more: Mapping[str, Any]
-) -> Service:
-    """Make a service of what protobuf knows about it; each method needs a handler.
+def reader(read: Callable[[bytes], R]) -> Callable[[bytes], R]:
+    """Give a method's `read` out of what reads a message by hand (`wire.messages`)."""
 
-    `more` sets further fields of single methods: `quick={"Next": …}`.
-    """
-    missing = sorted({method.name for method in descriptor.methods} ^ set(handlers))
-    if missing:
-        raise ValueError(f"{descriptor.full_name}: methods and handlers differ in {', '.join(missing)}")
-    methods = {}
-    for method in descriptor.methods:
-        name = method.name
-        kind = "streaming" if method.server_streaming else "unary"
-        extra = {key: values[name] for key, values in more.items() if name in values}
-        methods[name] = Method(
-            reader(GetMessageClass(method.input_type)),
-            writer,
-            many_requests=method.client_streaming,
-            **{kind: handlers[name]},  # type: ignore[arg-type]
-            **extra,
-        )
-    return Service(descriptor.full_name, methods, describing(descriptor))
-
-
-def reader(kind: type[Message]) -> Callable[[bytes], Message]:
-    """Give what reads messages of this kind."""
-
-    def read(data: bytes) -> Message:
+    def checked(message: bytes) -> R:
         try:
-            return kind.FromString(data)
-        except DecodeError as error:
-            raise CallError(Status.INTERNAL, f"the request is no {kind.DESCRIPTOR.full_name}: {error}") from None
+            return read(message)
+        except DamagedMessage as damage:
+            raise CallError(Status.INTERNAL, f"the request is no protobuf message of this method: {damage}") from None
 
-    return read
-
-
-def writer(message: Message) -> bytes:
-    """Write a message."""
-    return message.SerializeToString()
+    return checked

@@ -14,4 +14,4 @@ def node_services(service: IdService, limits: GrpcLimits) -> tuple[list[Service]
     own = [ids.segment_service(), ids.snowflake_service()]
     health = Health([served.name for served in own], service.readiness)
     mounted = [*own, health.service()]
-    return [*mounted, *Reflection(mounted).services()], health
+    return [*mounted, *Reflection(served.name for served in mounted).services()], health
