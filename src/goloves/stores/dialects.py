@@ -16,6 +16,7 @@ import importlib
 import logging
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import quote
@@ -26,8 +27,10 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     LargeBinary,
+    String,
     Table,
     and_,
+    bindparam,
     cast,
     func,
     literal,
@@ -50,6 +53,18 @@ class Server:
     name: str
     position: int
     """How far its log is on disk; 0 where it doesn't tell. Grows for as long as nobody sets the server back."""
+
+
+TAG = bindparam("tag", type_=String)
+"""The tag's name, in statements that are made once: to make one takes SQLAlchemy longer than the database to run it."""
+
+_SIZE = bindparam("size", type_=BigInteger)
+_HIGHEST = bindparam("highest", type_=BigInteger)
+_LAST_INSERT_ID = select(func.last_insert_id())
+
+
+def _of(tag: str, size: int, limit: int) -> dict[str, Any]:
+    return {TAG.key: tag, _SIZE.key: size, _HIGHEST.key: limit - size}
 
 
 LOCK_SHARE = 0.25
@@ -173,25 +188,34 @@ class Dialect(abc.ABC):
     def order_key(self, column: ColumnElement[str], *, binary: bool) -> ColumnElement[Any]:
         """Give what sorts and compares names by their UTF-8 bytes; `binary`: the column does so by itself."""
 
-    def order_value(self, value: str, *, binary: bool) -> ColumnElement[Any]:
+    def order_value(self, value: ColumnElement[str], *, binary: bool) -> ColumnElement[Any]:
         """Give a name to compare with `order_key`."""
-        return literal(value)
+        return value
 
-    def same_name(self, column: ColumnElement[str], value: str) -> ColumnElement[bool]:
+    def same_name(self, column: ColumnElement[str], value: str | ColumnElement[str]) -> ColumnElement[bool]:
         """Compare a name byte for byte, whatever the column's collation is; uses the column's index (R1)."""
-        return and_(column == value, self.order_key(column, binary=False) == self.order_value(value, binary=False))
+        name = literal(value) if isinstance(value, str) else value
+        return and_(column == name, self.order_key(column, binary=False) == self.order_value(name, binary=False))
 
-    def raise_number(self, connection: Connection, tag: str, size: int, limit: int) -> int | None:
-        """Move `max_id` up by `size` in one statement and give its new value; None if no row let it (R1, R2)."""
-        statement = self._raising(tag, size, limit).values(max_id=schema.leaf.c.max_id + size)
-        return connection.execute(statement.returning(schema.leaf.c.max_id)).scalar()
+    def raise_number(self, connection: Connection, tag: str, size: int, limit: int, seen: int) -> int | None:
+        """Move `max_id` up by `size` in one statement and give its new value; None if no row let it (R1, R2).
 
-    def _raising(self, tag: str, size: int, limit: int) -> Any:
+        `seen`: what it was when it was read last, in this transaction; Leaf may have moved it since.
+        """
+        number: int | None = connection.execute(self._raise, _of(tag, size, limit)).scalar()
+        return number
+
+    @cached_property
+    def _raise(self) -> Any:
+        number = schema.leaf.c.max_id
+        return self._raising(number + _SIZE).returning(number)
+
+    def _raising(self, raised: ColumnElement[int]) -> Any:
         table = schema.leaf
         return (
             update(table)
-            .where(self.same_name(table.c.biz_tag, tag), table.c.max_id >= 0, table.c.max_id <= limit - size)
-            .values(update_time=func.current_timestamp())
+            .where(self.same_name(table.c.biz_tag, TAG), table.c.max_id >= 0, table.c.max_id <= _HIGHEST)
+            .values(max_id=raised, update_time=func.current_timestamp())
         )
 
     @abc.abstractmethod
@@ -398,17 +422,23 @@ class MySql(Dialect):
             return column
         return cast(func.convert(column.op("USING")(literal_column("utf8mb4"))), LargeBinary)
 
-    def order_value(self, value: str, *, binary: bool) -> ColumnElement[Any]:
+    def order_value(self, value: ColumnElement[str], *, binary: bool) -> ColumnElement[Any]:
         """Give the name's bytes."""
-        return literal(value) if binary else cast(literal(value), LargeBinary)
+        return value if binary else cast(value, LargeBinary)
 
-    def raise_number(self, connection: Connection, tag: str, size: int, limit: int) -> int | None:
+    def raise_number(self, connection: Connection, tag: str, size: int, limit: int, seen: int) -> int | None:
         """Neither MySQL nor MariaDB returns from an UPDATE: the number comes back as the last insert id."""
-        moved = func.last_insert_id(schema.leaf.c.max_id + size)
-        result = connection.execute(self._raising(tag, size, limit).values(max_id=moved))
+        result = connection.execute(self._raise, _of(tag, size, limit))
         if result.rowcount != 1:
             return None
-        return int(connection.execute(select(func.last_insert_id())).scalar_one())
+        # It comes with the answer, unless the table has a trigger. What is not as expected is asked for once more.
+        if result.lastrowid == seen + size:
+            return seen + size
+        return int(connection.execute(_LAST_INSERT_ID).scalar_one())
+
+    @cached_property
+    def _raise(self) -> Any:
+        return self._raising(func.last_insert_id(schema.leaf.c.max_id + _SIZE))
 
     def insert_missing(self, table: Table) -> Any:
         """Give an insert that sets the key to itself where it exists: INSERT IGNORE would hide other faults too."""

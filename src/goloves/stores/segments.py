@@ -12,18 +12,23 @@ Rules:
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import BigInteger, ColumnElement, Connection, bindparam, delete, func, insert, literal, select, update
 
 from goloves.core.grants import MAX_NUMBER, Range
 from goloves.errors import GolovesError
 from goloves.stores import rules, schema
 from goloves.stores.base import NewTag, Tag, TagChange
+from goloves.stores.dialects import TAG
 from goloves.stores.session import NOT_HALTED, Session
 
 NEVER_MADE = -1
 """The mark of a row that is there to be locked, while its tag is made for the first time: no tombstone has it."""
+
+_END = bindparam("end", type_=BigInteger)
+_RAISE_MARK = update(schema.tag).where(schema.tag.c.name == TAG, NOT_HALTED).values(mark=_END)
 
 
 @dataclass
@@ -100,7 +105,7 @@ class SqlSegments(Session):
         number, mark = self._skip(connection, tag, row, row.max_id) if row.due else (row.max_id, row.mark)
         if not exact:
             size = rules.size_near_limit(size, number, row.limit)
-        end = self._dialect.raise_number(connection, tag, size, row.limit)
+        end = self._dialect.raise_number(connection, tag, size, row.limit, number)
         if end is None:
             return self._not_raised(connection, tag, size, row)
         start = end - size
@@ -118,7 +123,7 @@ class SqlSegments(Session):
         """
         out, number = min(row.due, row.limit - max_id), max_id
         if out > 0:
-            raised = self._dialect.raise_number(connection, tag, out, row.limit)
+            raised = self._dialect.raise_number(connection, tag, out, row.limit, max_id)
             if raised is None:
                 raise rules.used_up(tag, max_id, row.limit, out)
             number = raised
@@ -127,7 +132,7 @@ class SqlSegments(Session):
         return number, mark
 
     def _not_raised(self, connection: Connection, tag: str, size: int, row: _Row) -> GolovesError:
-        max_id = connection.execute(self._select_number(tag)).scalar()
+        max_id = connection.execute(self._number, {TAG.key: tag}).scalar()
         if max_id is None:
             return rules.unknown_tag(tag)
         if self.has_marks and max_id < row.mark:
@@ -143,7 +148,7 @@ class SqlSegments(Session):
 
     def _raise_mark(self, connection: Connection, tag: str, end: int) -> None:
         """Raise the mark, unless the store was halted while we waited for the tag's lock (R6)."""
-        raised = connection.execute(update(schema.tag).where(schema.tag.c.name == tag, NOT_HALTED).values(mark=end))
+        raised = connection.execute(_RAISE_MARK, {TAG.key: tag, _END.key: end})
         if raised.rowcount != 1:
             raise rules.store_halted(self._store_halt(connection))
 
@@ -161,12 +166,12 @@ class SqlSegments(Session):
         key = self._dialect.order_key(table.c.biz_tag, binary=binary)
         statement = select(*table.c).order_by(key).limit(most)
         if after:
-            statement = statement.where(key > self._dialect.order_value(after, binary=binary))
+            statement = statement.where(key > self._dialect.order_value(literal(after), binary=binary))
         if prefix:
-            statement = statement.where(key >= self._dialect.order_value(prefix, binary=binary))
+            statement = statement.where(key >= self._dialect.order_value(literal(prefix), binary=binary))
             beyond = rules.after_all_with(prefix)
             if beyond is not None:
-                statement = statement.where(key < self._dialect.order_value(beyond, binary=binary))
+                statement = statement.where(key < self._dialect.order_value(literal(beyond), binary=binary))
         rows = connection.execute(statement).all()
         return list(self._tags(connection, rows, [row.biz_tag for row in rows]).values())
 
@@ -273,38 +278,47 @@ class SqlSegments(Session):
 
     # --- locks ---
 
-    def _select_number(self, tag: str) -> Any:
+    def _select_number(self, tag: str | ColumnElement[str]) -> Any:
         return select(schema.leaf.c.max_id).where(self._dialect.same_name(schema.leaf.c.biz_tag, tag))
 
+    @cached_property
+    def _number(self) -> Any:
+        return self._select_number(TAG)
+
     def _look(self, connection: Connection, tag: str) -> _Row | None:
-        max_id = connection.execute(self._select_number(tag)).scalar()
+        max_id = connection.execute(self._number, {TAG.key: tag}).scalar()
         return None if max_id is None else _Row(-1, MAX_NUMBER, "", "", max_id)
 
     def _lock(self, connection: Connection, tag: str, *, make: bool = False) -> _Row | None:
         """Lock a tag's row. One that is missing is made: at the current `max_id` (R4), or with `make` for a new tag."""
-        row = connection.execute(self._select_locked(tag)).one_or_none()
+        row = connection.execute(self._locked, {TAG.key: tag}).one_or_none()
         if row is None:
             if not self._make_row(connection, tag, make):
                 return None
-            row = connection.execute(self._select_locked(tag)).one()
-        due = row.to_skip - row.skipped
-        return _Row(row.mark, row.limit, row.halted, row.store_halt, row.max_id, due, row.to_skip)
+            row = connection.execute(self._locked, {TAG.key: tag}).one()
+        mark, limit, halted, skipped, store_halt, to_skip, max_id = row
+        return _Row(mark, limit, halted, store_halt, max_id, to_skip - skipped, to_skip)
 
-    def _select_locked(self, tag: str) -> Any:
+    @cached_property
+    def _locked(self) -> Any:
+        """A tag's row, to be locked, with what else a grant asks about."""
         table, meta = schema.tag, schema.meta
         return (
             select(
-                *table.c,
-                select(meta.c.halt).where(meta.c.id == schema.META_ID).scalar_subquery().label("store_halt"),
-                select(meta.c.skipped).where(meta.c.id == schema.META_ID).scalar_subquery().label("to_skip"),
-                self._select_number(tag).scalar_subquery().label("max_id"),
+                table.c.mark,
+                table.c.limit,
+                table.c.halted,
+                table.c.skipped,
+                select(meta.c.halt).where(meta.c.id == schema.META_ID).scalar_subquery(),
+                select(meta.c.skipped).where(meta.c.id == schema.META_ID).scalar_subquery(),
+                self._number.scalar_subquery(),
             )
-            .where(table.c.name == tag)
+            .where(table.c.name == TAG)
             .with_for_update()
         )
 
     def _make_row(self, connection: Connection, tag: str, new: bool) -> bool:
-        max_id = connection.execute(self._select_number(tag)).scalar()
+        max_id = connection.execute(self._number, {TAG.key: tag}).scalar()
         if max_id is None and not new:
             return False
         mark = NEVER_MADE if max_id is None else max(0, max_id)

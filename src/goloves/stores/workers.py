@@ -9,9 +9,10 @@ Rules:
 """
 
 from collections.abc import Iterable
+from functools import cached_property
 from typing import Any
 
-from sqlalchemy import Connection, and_, func, insert, select, update
+from sqlalchemy import BigInteger, Connection, Integer, String, and_, bindparam, func, insert, select, update
 
 from goloves.core.grants import Window
 from goloves.core.layout import Layout
@@ -26,6 +27,16 @@ CHOICES = 8
 EXACT_UP_TO = 4096
 """Worker ids up to which the last never-used one is looked for: an index of that many rows is read in a millisecond or
 two. In larger spaces the draw finds one as long as a few in a hundred are left, and nobody will use up the rest."""
+
+
+# What an extension says is made once: to make it takes SQLAlchemy longer than the database to run it.
+_SPACE = bindparam("of_space", type_=String)
+_WORKER = bindparam("of_worker", type_=Integer)
+_FENCE = bindparam("of_fence", type_=BigInteger)
+_NONCE = bindparam("of_nonce", type_=String)
+_END = bindparam("end", type_=BigInteger)
+_HELD = and_(schema.worker.c.space == _SPACE, schema.worker.c.worker == _WORKER)
+_LOCKED = select(schema.worker.c.fence, schema.worker.c.nonce, schema.worker.c.floor).where(_HELD).with_for_update()
 
 
 class SqlWorkers(Session):
@@ -176,22 +187,27 @@ class SqlWorkers(Session):
         return Window(space, row.worker, row.fence, nonce, row.start, row.floor)
 
     def _extend(self, connection: Connection, window: Window, end: int) -> None:
-        table = schema.worker
-        row = connection.execute(
-            select(table.c.fence, table.c.nonce, table.c.floor).where(self._is_worker(window)).with_for_update()
-        ).one_or_none()
+        values = {_SPACE.key: window.space, _WORKER.key: window.worker}
+        row = connection.execute(_LOCKED, values).one_or_none()
         if row is None:
             floor = select(schema.space.c.floor).where(schema.space.c.name == window.space)
             rules.check_extension(window, None, "", connection.execute(floor).scalar() or 0)
             return
-        rules.check_extension(window, row.fence, row.nonce, row.floor)
-        written = connection.execute(
-            update(table)
-            .where(self._is_worker(window), table.c.fence == window.fence, table.c.nonce == window.nonce, NOT_HALTED)
-            .values(floor=self._dialect.greatest(table.c.floor, end), seen_ms=self._dialect.clock_ms())
-        )
-        if written.rowcount != 1:
+        fence, nonce, floor = row
+        rules.check_extension(window, fence, nonce, floor)
+        values |= {_FENCE.key: window.fence, _NONCE.key: window.nonce, _END.key: end}
+        if connection.execute(self._extended, values).rowcount != 1:
             raise rules.store_halted(self._store_halt(connection))
+
+    @cached_property
+    def _extended(self) -> Any:
+        """Raises the floor of the window that is held, and none else."""
+        table = schema.worker
+        return (
+            update(table)
+            .where(_HELD, table.c.fence == _FENCE, table.c.nonce == _NONCE, NOT_HALTED)
+            .values(floor=self._dialect.greatest(table.c.floor, _END), seen_ms=self._dialect.clock_ms())
+        )
 
     def _is_worker(self, window: Window) -> Any:
         return and_(schema.worker.c.space == window.space, schema.worker.c.worker == window.worker)
