@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from simulation.mutants import MUTANTS
+from stores.mutants import SQL_MUTANTS
 
 ROOT = Path(__file__).parents[1]
 
@@ -72,6 +73,13 @@ def test_a_rule_is_broken_on_purpose_or_the_map_says_why_not(rule: str) -> None:
 def test_every_mutant_stands_in_the_map() -> None:
     page = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
     assert [name for name in MUTANTS if f"`{name}`" not in page] == []
+
+
+def test_every_mutant_of_the_sql_stands_in_the_map_with_the_test_that_notices_it() -> None:
+    page = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
+    told = dict(re.findall(r"^\| `([wrp]\d+_\w+)` \| `(test_\w+)` \|$", page, re.MULTILINE))
+    assert told == {name: mutant.noticed_by.__name__ for name, mutant in SQL_MUTANTS.items()}
+    assert {name.partition("_")[0].upper() for name in told} <= set(RULES)
 
 
 def faults() -> dict[str, str]:

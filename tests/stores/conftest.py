@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from databases import mariadb, postgresql
+from databases import Server, mariadb, postgresql
 from stores.backends import Backend, Memory, Served, Sql, Sqlite
 
 __all__ = ["mariadb", "postgresql"]
@@ -36,3 +36,18 @@ async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
     assert isinstance(backend, Sql)
     yield backend
     await backend.close()
+
+
+@pytest.fixture(params=["mariadb", "postgresql"])
+def server(request: pytest.FixtureRequest) -> Server:
+    """Each kind of database server."""
+    server: Server = request.getfixturevalue(request.param)
+    return server
+
+
+@pytest.fixture
+async def served(server: Server) -> AsyncIterator[Served]:
+    """A database on it, as Goloves makes it."""
+    served = await Served(server).prepare()
+    yield served
+    await served.close()

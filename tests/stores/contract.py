@@ -7,6 +7,7 @@ A module that holds stores to it imports these classes, gives them names that be
 import asyncio
 import random
 import secrets
+from collections.abc import Awaitable, Callable
 from itertools import pairwise
 
 import pytest
@@ -381,13 +382,14 @@ class HaltContract:
         await first.halt("a mark lies above the store's")
         await second.halt("another reason")
         assert await second.read_halt() == "a mark lies above the store's"
-        for call in (
-            second.allocate("default", 1),
-            claimed(second, LEAF, 100),
-            second.extend(window, window.end + 10),
-        ):
+        calls: list[Callable[[], Awaitable[object]]] = [
+            lambda: second.allocate("default", 1),
+            lambda: claimed(second, LEAF, 100),
+            lambda: second.extend(window, window.end + 10),
+        ]
+        for call in calls:
             with pytest.raises(StoreWentBackwards, match=r"a mark lies above.*goloves repair") as caught:
-                await call
+                await call()
             assert caught.value.whole_store
         await second.lift_halt()
         assert await first.allocate("default", 1)

@@ -46,20 +46,6 @@ async def opened(server: Server) -> AsyncIterator[SqlStore]:
         await store.close()
 
 
-@pytest.fixture(params=["mariadb", "postgresql"])
-def server(request: pytest.FixtureRequest) -> Server:
-    server: Server = request.getfixturevalue(request.param)
-    return server
-
-
-@pytest.fixture
-async def served(server: Server) -> AsyncIterator[Served]:
-    served = Served(server)
-    await served.migrate()
-    yield served
-    await served.close()
-
-
 @pytest.fixture
 async def proxy(server: Server) -> AsyncIterator[Proxy]:
     async with Proxy(server.port) as proxy:
