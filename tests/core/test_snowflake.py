@@ -233,6 +233,25 @@ def test_w7_a_unit_that_was_entered_because_the_last_was_full_starts_at_0() -> N
 # --- spans ---
 
 
+def test_more_ids_of_a_unit_come_until_its_sequence_is_full() -> None:
+    made, plain = generator(), generator()
+    ids = [made.next(1500), *(made.more() for _ in range(20))]
+    assert ids == [*(plain.next(1500) for _ in range(16)), *[None] * 5]
+    assert made.next(1500) == plain.next(1500)
+
+
+def test_w5_of_a_window_that_was_given_up_or_replaced_no_more_ids_come() -> None:
+    made = generator()
+    made.next(1500)
+    made.retire()
+    assert made.more() is None
+    made.adopt(window(1000, 2000))
+    made.next(1500)
+    made.adopt(window(1000, 2000, worker=6))
+    assert made.more() is None
+    assert generator().more() is None
+
+
 def test_the_ids_of_a_layout_with_the_worker_lowest_come_as_spans_with_a_stride() -> None:
     layout = preset("sonyflake")
     made = generator(layout=layout)

@@ -635,6 +635,20 @@ async def test_w8_a_clock_that_stepped_back_further_takes_another_worker_id_and_
 
 
 @on_virtual_time
+async def test_w8_a_step_back_is_noticed_in_the_middle_of_a_long_unit() -> None:
+    space = Space("default", preset("uid", EPOCH_MS - 3_600_000))  # its unit is a second
+    async with World(spaces=[ServedSpace(space, WINDOW)]) as world:
+        source = space_of(world)
+        await asyncio.sleep(1.0 - world.clock.wall_ns() % 10**9 / 1e9)
+        ids = [source.take() for _ in range(3)]
+        world.clock.step(-600)
+        world.store_ahead_ms = -600_000
+        await asyncio.sleep(OBSERVE_EVERY * 2)
+        assert None not in ids
+        assert source.take() is None
+
+
+@on_virtual_time
 async def test_w8_where_there_is_no_other_worker_id_a_stepped_back_clock_is_named_until_it_has_caught_up() -> None:
     async with World(spaces=[ServedSpace(SPACE, WINDOW, range(1))]) as world:
         last = (await world.snowflakes())[0]

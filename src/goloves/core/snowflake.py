@@ -115,6 +115,17 @@ class SnowflakeGenerator:
                 return number
         return self._take_next() if self._advance(now) else None
 
+    def more(self) -> int | None:
+        """Give what `next` would at a reading of the same unit as that of the last `next`, which gave an id.
+
+        None if the unit's ids are used up, or the window was given back: then only `next` knows how to go on.
+        """
+        number = self._next
+        if number < self._limit:
+            self._next = number + self._stride
+            return number
+        return None
+
     def take_many(self, now: int, count: int) -> list[range]:
         """Give `count` ids at the reading `now`, or as many as rules allow, as spans in order; then `why` says why."""
         spans: list[range] = []

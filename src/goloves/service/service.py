@@ -501,6 +501,7 @@ class IdService:
     async def _observe(self) -> None:
         """Look at the system's clock; let the store's clock judge a jump."""
         jump = self._steady.observe(self._clock.wall_ns(), self._clock.monotonic_ns())
+        self._read_clocks()
         if jump and not self._jump:
             self.counters.clock_jumps += 1
             log.warning("the system's clock jumped: held off until it is confirmed", seconds=jump / 1e9)
@@ -516,7 +517,12 @@ class IdService:
                 store_ms * 1_000_000, self._clock.wall_ns(), self._clock.monotonic_ns()
             ):
                 self._jump = 0
+                self._read_clocks()
                 log.warning("the store's clock confirms the jump: followed", seconds=jump / 1e9)
+
+    def _read_clocks(self) -> None:
+        for space in self.spaces.values():
+            space.read_clock()
 
     def _forked(self) -> None:
         error = Unavailable(FORKED)

@@ -145,6 +145,9 @@ class SpaceSource:
         self._epoch_ns = layout.epoch_ms * 1_000_000
         self._unit_ns = layout.unit_ms * 1_000_000
         self._next: Callable[[int], int | None] = self._generator.next
+        self._more = self._generator.more
+        self._unit_ends_ns = 0
+        """Reading of the monotonic clock at which the unit of the last `take` ends: until then nothing is divided."""
 
     @property
     def window(self) -> Window | None:
@@ -159,7 +162,15 @@ class SpaceSource:
 
     def take(self) -> int | None:
         """Give an id, or None."""
-        return self._next((self._monotonic_ns() + self._steady.offset - self._epoch_ns) // self._unit_ns)
+        if self._monotonic_ns() < self._unit_ends_ns:
+            number = self._more()
+            if number is not None:
+                return number
+        return self._take_next()
+
+    def read_clock(self) -> None:
+        """Read the clock anew with the next id: its offset to the monotonic clock is another."""
+        self._unit_ends_ns = 0
 
     async def ids(self, count: int, timeout: float) -> list[range]:
         """Give `count` ids as spans, within `timeout` seconds; one request after the other.
@@ -186,6 +197,7 @@ class SpaceSource:
         waiter = Waiter(spans, left)
         line.append(waiter)
         self._next = _nothing
+        self._unit_ends_ns = 0
         self._help_line()
         timer = asyncio.get_running_loop().call_later(timeout, self._expire, waiter)
         try:
@@ -246,6 +258,13 @@ class SpaceSource:
         """Forget the window without a word, and answer with this error: for the child of a fork (P2)."""
         self._ended = error
         self._generator.retire()
+
+    def _take_next(self) -> int | None:
+        now = self._now()
+        number = self._next(now)
+        unit_ends = (now + 1) * self._unit_ns + self._epoch_ns - self._steady.offset
+        self._unit_ends_ns = 0 if number is None else unit_ends
+        return number
 
     def _now(self) -> int:
         return (self._monotonic_ns() + self._steady.offset - self._epoch_ns) // self._unit_ns
