@@ -1,6 +1,7 @@
 """Each row of the conformance list, cut at each of its bytes, through a whole connection: the same bytes are answered
 however they come, whether the caches know the request or not. No sockets."""
 
+import gc
 import re
 
 import pytest
@@ -9,6 +10,7 @@ from conformance.http1.cases import CASES, Case
 from goloves.server.http.protocol import CONTINUE_ANSWER, HttpConnection
 from goloves.server.http.shared import HttpShared
 from goloves.server.limits import HttpLimits
+from goloves.wire.http1 import Requests
 from server.test_http_writes import Recorder, share
 
 TAG = "o"
@@ -27,6 +29,9 @@ async def outcome(shared: HttpShared, pieces: list[bytes]) -> Outcome:
         connection.data_received(piece)
         if connection._waiting is not None:
             await connection._waiting
+        # The first look sees that something was answered since the last one; the second lets go of what rests.
+        for _ in range(2):
+            connection.look_after(shared.loop.time())
     connection.connection_lost(None)
     written = b"".join(transport.written).replace(CONTINUE_ANSWER, b"")
     written = re.sub(rb"Date: [^\r]+", b"Date: now", written)
@@ -54,6 +59,24 @@ async def test_however_a_request_is_cut_its_answers_are_the_same_bytes(case: Cas
         assert await outcome(shared, [raw]) == whole
     for at in places(raw):
         assert await outcome(shared, [raw[:at], raw[at:]]) == whole, f"cut at {at}, all remembered"
+
+
+async def test_a_connection_that_rests_keeps_nothing_of_its_requests_and_one_amid_a_request_does() -> None:
+    shared = await share(HttpLimits(), TAG)
+    connection, transport = HttpConnection(shared), Recorder()
+    connection.connection_made(transport)
+    long_way = b"GET /healthz HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
+
+    def readers() -> int:
+        return sum(isinstance(held, Requests) for held in gc.get_referents(connection))
+
+    for cut in (len(long_way), 20):
+        connection.data_received(long_way[:cut])
+        for _ in range(2):
+            connection.look_after(shared.loop.time())
+        assert readers() == (cut < len(long_way))
+    connection.data_received(long_way[20:])
+    assert b"".join(transport.written).count(b"HTTP/1.1 200 OK") == 2
 
 
 async def test_some_of_the_rows_are_answered_from_the_caches() -> None:

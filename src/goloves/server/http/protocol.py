@@ -80,7 +80,6 @@ class HttpConnection(asyncio.Protocol):
         "_transport",
         "_turn",
         "_waiting",
-        "_write",
         "prepared",
         "served",
     )
@@ -94,7 +93,8 @@ class HttpConnection(asyncio.Protocol):
         """See rule 3."""
         self.served = 0
         """Requests answered."""
-        self._requests = Requests(shared.wire_limits)
+        self._requests: Requests | None = None
+        """What reads requests that take the long way; none while there is nothing for it to remember."""
         self._address = ""
         self._expires = 0.0
         self._swept = 0
@@ -126,7 +126,6 @@ class HttpConnection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         # Nothing may gather in the transport: it writes at once, and says so when the kernel takes no more.
         self._transport.set_write_buffer_limits(high=0 if self._transport.can_write_eof() else TLS_AHEAD)
-        self._write = self._transport.write
         peer = transport.get_extra_info("peername")
         self._address = sys.intern(str(peer[0])) if isinstance(peer, tuple) else ""
         shared = self._shared
@@ -141,7 +140,7 @@ class HttpConnection(asyncio.Protocol):
                 return
             status, what = OVER[over]
             refusal = problem(status, "too_many_connections", f"there are too many connections {what}", retry_after=1.0)
-            self._write(refusal.encode(shared.date, CLOSE))
+            self._transport.write(refusal.encode(shared.date, CLOSE))
             self._close()
         elif shared.draining:
             self.retire()
@@ -166,7 +165,7 @@ class HttpConnection(asyncio.Protocol):
             if number is not None:
                 self.served += 1
                 body = single % number
-                self._write(heads[len(body)] + body)
+                self._transport.write(heads[len(body)] + body)
                 return
         self._receive(data)
 
@@ -199,7 +198,6 @@ class HttpConnection(asyncio.Protocol):
     # --- the way of a request ---
 
     def _receive(self, data: bytes) -> None:
-        requests = self._requests
         shared = self._shared
         if self.prepared is not NOTHING:
             # At rest: most often this is one request, all of it, and for an id that is at hand.
@@ -211,26 +209,33 @@ class HttpConnection(asyncio.Protocol):
                 if number is not None:
                     self.served += 1
                     body = single % number
-                    self._write(heads[len(body)] + body)
+                    self._transport.write(heads[len(body)] + body)
                     mark = hash(data)
                     if shared.seen[mark & SEEN - 1] == mark:
                         shared.admit(data, hit)
                     else:
                         shared.seen[mark & SEEN - 1] = mark
                     return
-            requests.receive(data)
+            self._reader().receive(data)
             self._answer_on()
         elif not self._linger:
+            requests = self._reader()
             requests.receive(data)
             if self._waiting is None and self._turn is None and not self._paused:
                 self._answer_on()
             elif requests.waiting > KEPT:
                 self._stop_reading()
 
+    def _reader(self) -> Requests:
+        requests = self._requests
+        if requests is None:
+            requests = self._requests = Requests(self._shared.wire_limits)
+        return requests
+
     def _answer_on(self) -> None:
         """Answer what has arrived, as far as that goes without waiting."""
         self.prepared = NOTHING
-        requests = self._requests
+        requests = self._reader()
         gathered: list[bytes] = []
         size = 0
         while (event := requests.next()) is not None:
@@ -326,7 +331,7 @@ class HttpConnection(asyncio.Protocol):
 
     def _put(self, answers: list[bytes]) -> None:
         if answers:
-            self._write(answers[0] if len(answers) == 1 else b"".join(answers))
+            self._transport.write(answers[0] if len(answers) == 1 else b"".join(answers))
             if self._paused and not self._transport.is_closing():
                 self._shared.stalling(self, self._transport.get_write_buffer_size())
 
@@ -339,9 +344,10 @@ class HttpConnection(asyncio.Protocol):
         if self._eof:
             self._transport.close()
             return
-        amid = self._requests.amid
+        requests = self._reader()
+        amid = requests.amid
         # Half an empty line is no request: whoever sends such lines now and then rests all the same.
-        begun = amid and self._requests.begun
+        begun = amid and requests.begun
         if begun and not self._amid:
             self._since = asyncio.get_running_loop().time()
         self._amid = begun
@@ -410,6 +416,9 @@ class HttpConnection(asyncio.Protocol):
             self._swept = self.served
             if not self._paused and not self._linger:
                 self._since = now
+        elif self._requests is not None and not self._requests.amid and self.at_rest:
+            # Connections rest for most of their time, and there are many.
+            self._requests = None
         waited = now - self._since
         if self._paused:
             # Even if the last word is said: it is on its way for as long as the client has to take an answer.
@@ -428,7 +437,7 @@ class HttpConnection(asyncio.Protocol):
             if waited > limits.request_timeout:
                 counters.request_timeouts += 1
                 detail = f"the request took longer than {limits.request_timeout:g} s to arrive"
-                self._write(problem(408, "request_timeout", detail).encode(self._shared.date, CLOSE))
+                self._transport.write(problem(408, "request_timeout", detail).encode(self._shared.date, CLOSE))
                 self._close()
         elif waited > limits.idle_timeout:
             counters.cut_idle += 1
