@@ -32,6 +32,7 @@ from goloves.wire.grpc import (
     read_metadata,
 )
 from goloves.wire.hpack import Field, encode
+from goloves.wire.http2.requests import Quick
 
 if TYPE_CHECKING:
     from goloves.server.grpc.connection import GrpcConnection
@@ -231,25 +232,35 @@ class GrpcCall:
 
     def _feed_stream(self) -> None:
         quick = self._route.method.quick
-        if quick is not None and self._waiter is not None:
-            self._answer_quickly(quick)
-        if self._waiter is not None and not self._waiter.done():
+        if quick is not None and self._waiter is not None and self._answer_quickly(quick) and not self._ended:
+            self._leave_to_wire(quick)
+        elif self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _answer_quickly(self, quick: Any) -> None:
-        """Answer messages of a stream while its handler waits for the next one; leave it the first that can't be."""
+    def _leave_to_wire(self, quick: Quick) -> None:
+        """Let what comes next be answered without this call, if nothing of what came is left here."""
+        waiter = self._waiter
+        if waiter is not None and not waiter.done() and self._answered and not self._reader.waiting:
+            self._connection.wire.answer_messages(self.stream, quick)
+
+    def _answer_quickly(self, quick: Quick) -> bool:
+        """Answer messages of a stream while its handler waits for the next one; False if there may be one for it.
+
+        That is the first one that can't be answered so, or one whose answer would have to wait.
+        """
         reader, connection = self._reader, self._connection
         while self._message is None and not connection.congested and not connection.wire.is_queued(self.stream):
             message = reader.next()
             if message is None:
                 self._credit_all()
-                return
+                return True
             answer = quick(PREFIX.pack(0, len(message)) + message)
             if answer is None:
                 self._message = message
-                return
+                return False
             self.since = connection.shared.loop.time()
             self._send(answer)
+        return False
 
     def _hold(self, held: int) -> None:
         """Account for what is held of the request; too much of that ends this call, or those that hold the most."""
@@ -286,10 +297,15 @@ class GrpcCall:
                 self._credit_all()
                 self._connection.flush()
             self._waiter = self._connection.shared.loop.create_future()
+            quick = self._route.method.quick
+            if quick is not None:
+                self._leave_to_wire(quick)
             try:
                 await self._waiter
             finally:
                 self._waiter = None
+                if quick is not None:
+                    self._connection.wire.answer_messages(self.stream, None)
 
     def look_after(self, now: float) -> None:
         """End the call if what it waits for from the client takes too long."""

@@ -16,6 +16,7 @@ from goloves.wire.http2.frames import (
     window_frame,
 )
 from goloves.wire.http2.limits import Budget, Limits
+from goloves.wire.http2.requests import Quick
 from goloves.wire.http2.sending import Sender
 from goloves.wire.http2.streams import TRANSITIONS, Fault, Input, State, Stream
 
@@ -154,12 +155,23 @@ class Calls:
         self._sender.data(sink, data)
         return True
 
+    def answer_messages(self, stream: int, quick: Quick | None) -> None:
+        """Let each frame of a call's data be answered with data as it comes, for as long as `quick` can; None: no more.
+
+        For calls whose answer has begun, and of whose data the layer above has nothing left to use: it then hears
+        only of the first frame that `quick` can't answer, and has to say this again to go on.
+        """
+        sink = self._streams.get(stream)
+        if sink is not None:
+            sink.quick = quick
+
     def end_answer(self, stream: int, trailers: bytes = b"") -> bool:
         """End an answer, behind what is queued, with a block of trailers or none (b""). False if the call is over."""
         sink = self._streams.get(stream)
         if sink is None:
             return False
         self._answers += 1
+        sink.quick = None
         if self._sender.finish(sink, trailers):
             self._ended(sink)
         return True
@@ -185,11 +197,14 @@ class Calls:
         source.unused -= octets
         self._credit_connection(octets)
         if source.state is State.OPEN:
-            source.uncredited += octets
-            if source.uncredited * 2 >= self._limits.stream_window:
-                self._sender.out.append(window_frame(stream, source.uncredited))
-                source.receive_window += source.uncredited
-                source.uncredited = 0
+            self._credit_stream(source, octets)
+
+    def _credit_stream(self, source: Stream, octets: int) -> None:
+        source.uncredited += octets
+        if source.uncredited * 2 >= self._limits.stream_window:
+            self._sender.out.append(window_frame(source.id, source.uncredited))
+            source.receive_window += source.uncredited
+            source.uncredited = 0
 
     def _credit_connection(self, octets: int) -> None:
         self._uncredited += octets

@@ -288,6 +288,38 @@ class Connection(Control):
         self._credit_connection(done - body)
         return done
 
+    def _answer_message(self, source: Stream, data: bytes) -> bool:
+        """Answer a frame of a call's data with data, if that can be; see `answer_messages`."""
+        sender, size = self._sender, len(data)
+        if (
+            source.quick is None
+            or source.state is not State.OPEN
+            or source.body_left is not None
+            or source.queue
+            or size > source.receive_window
+            or size > self._receive_window
+            or source.send_window < MAX_FRAME
+            or sender.window < MAX_FRAME
+            or self._quick_left <= 0
+        ):
+            return False
+        answer = source.quick(data)
+        if answer is None:
+            return False
+        given = len(answer)
+        sender.out += (HEADER.pack(given << 8, 0, source.id), answer)
+        sender.window -= given
+        source.send_window -= given
+        self._quick_left -= given
+        self._answers += 1
+        self._octets += given
+        sender.spoke = True
+        source.receive_window -= size
+        self._credit_stream(source, size)
+        self._receive_window -= size
+        self._credit_connection(size)
+        return True
+
     def _may_be_quick(self) -> bool:
         """Tell whether a call may be answered without becoming a stream: nothing is near a limit."""
         sender = self._sender
@@ -503,6 +535,11 @@ class Connection(Control):
     def _on_data(self, flags: int, stream: int, payload: bytes) -> None:
         if not stream:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "DATA on stream 0")
+        source = self._streams.get(stream)
+        if source is not None and source.quick is not None:
+            if not flags and self._answer_message(source, payload):
+                return
+            source.quick = None
         size = len(payload)
         if size > self._receive_window:
             raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "more data than the connection's window takes")
@@ -514,7 +551,7 @@ class Connection(Control):
             if isinstance(outcome, Fault):
                 self._judge(outcome, stream)
             return
-        source = self._streams[stream]
+        assert source is not None
         source.unused += size
         if size > source.receive_window:
             self._refuse(stream, Code.FLOW_CONTROL_ERROR, "more data than the call's window takes")

@@ -18,6 +18,7 @@ from enum import Enum, auto
 from typing import Final, NamedTuple
 
 from goloves.wire.http2.frames import Code
+from goloves.wire.http2.requests import Quick
 
 
 class State(Enum):
@@ -113,7 +114,18 @@ TRANSITIONS: Final[dict[State, dict[Input, State | Fault | Ignored]]] = {
 class Stream:
     """A stream that is open or half-closed."""
 
-    __slots__ = ("body_left", "ending", "id", "queue", "receive_window", "send_window", "state", "uncredited", "unused")
+    __slots__ = (
+        "body_left",
+        "ending",
+        "id",
+        "queue",
+        "quick",
+        "receive_window",
+        "send_window",
+        "state",
+        "uncredited",
+        "unused",
+    )
 
     def __init__(self, stream: int, send_window: int, receive_window: int, body_left: int | None) -> None:
         self.id = stream
@@ -132,3 +144,5 @@ class Stream:
         """Data that waits for a window."""
         self.ending: bytes | None = None
         """What ends the stream once the queue has been sent: a block of trailers, or b"" for none; None: not yet."""
+        self.quick: Quick | None = None
+        """Answers the next frame of data at once, if that can be; see `Calls.answer_messages`."""
