@@ -4,6 +4,7 @@ python -m benchmarks.grpc_time SECONDS
 
 Calls go into `data_received` one by one, answers into a transport that drops them. Clients differ in what they do with
 header fields: as a node asks them, with the table that they would have by default, and with another deadline each time.
+One has a single call of `Stream`, and its messages are what is counted.
 """
 
 import asyncio
@@ -36,7 +37,7 @@ from goloves.wire.http2.frames import (
 )
 
 CHUNK = 2_000
-"""Calls of one turn, each with another deadline where they have one."""
+"""Calls or messages of one turn, each call with another deadline where they have one."""
 
 FIELDS = (("te", "trailers"), ("content-type", "application/grpc"), ("user-agent", "bench/1.0"))
 
@@ -47,6 +48,8 @@ CLIENTS = {
     "Next, deadlines in a table": (4096, True),
 }
 """Octets of the client's table, and whether it has deadlines."""
+
+STREAM = "Stream, a message"
 
 
 class Client:
@@ -77,6 +80,9 @@ class Client:
     def feed(self) -> float:
         calls = [self._call() for _ in range(CHUNK)]
         self._data_received(window_frame(0, 100 * CHUNK))
+        return self._spend(calls)
+
+    def _spend(self, calls: list[bytes]) -> float:
         before, data_received = self._transport.writes, self._data_received
         begin = time.process_time()
         for data in calls:
@@ -87,6 +93,19 @@ class Client:
         return spent / CHUNK
 
 
+class StreamClient(Client):
+    """The same with one call, of which `feed` gives what a message takes."""
+
+    def __init__(self, shared: GrpcShared, path: str, message: bytes) -> None:
+        super().__init__(shared, path, message, 0, False)
+        block = self._encoder.encode(self._fields)
+        self._data_received(frame(Kind.HEADERS, END_HEADERS, 1, block))
+
+    def feed(self) -> float:
+        self._data_received(window_frame(0, 100 * CHUNK) + window_frame(1, 100 * CHUNK))
+        return self._spend([frame(Kind.DATA, 0, 1, self._body)] * CHUNK)
+
+
 async def measure(seconds: float) -> dict[str, float]:
     """Give the least µs of CPU per call of each client, over many short runs that alternate."""
     service = await open_service(["order"])
@@ -94,6 +113,7 @@ async def measure(seconds: float) -> dict[str, float]:
     shared = GrpcShared(services)
     call = CALLS["SegmentService.Next"]
     clients = {name: Client(shared, call.path, call.message, *how) for name, how in CLIENTS.items()}
+    clients[STREAM] = StreamClient(shared, call.path.replace("Next", "Stream"), call.message)
     best: dict[str, float] = {}
     end = time.monotonic() + seconds
     while time.monotonic() < end:

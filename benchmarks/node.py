@@ -117,7 +117,7 @@ def idle_connections(servers: Servers) -> dict[str, float]:
     """Give the memory of connections that were used once, and how the node serves others meanwhile."""
     load = Load(2.0, 0.5, rate=COST_RATE / 4)
     with servers.node("Goloves connections") as node:
-        run(servers.openload, node, ROUTES["segment get"], load, core=servers.cores.load)
+        alone = run(servers.openload, node, ROUTES["segment get"], load, core=servers.cores.load)
         before = node.rss_kb
         clients: list[socket.socket] = []
         try:
@@ -141,5 +141,6 @@ def idle_connections(servers: Servers) -> dict[str, float]:
         "idle_connections": IDLE,
         "with_idle_connections_kb": after,
         "kb_per_idle_connection": (after - before) / IDLE,
+        "p99_without_idle_connections_us": alone["latency_us"]["p99"],
         "p99_beside_idle_connections_us": figures["latency_us"]["p99"],
     }

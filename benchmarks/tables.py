@@ -361,6 +361,9 @@ def _node(rows: list[Row]) -> str:
         row("start of a service until its first words, all defaults", of("first_words_s"), "s", FIRST_WORDS_S),
         ["p99 beside the idle connections at 10,000/s", f"{_us(of('p99_beside_idle_connections_us'))} µs", ""],
     ]
+    # Runs of an earlier version, which this page may show, have not measured it.
+    if all("p99_without_idle_connections_us" in row.figures for row in rows):
+        lines.append(["the same node before they came", f"{_us(of('p99_without_idle_connections_us'))} µs", ""])
     return _table("A node", ["", "", "bar"], lines)
 
 
