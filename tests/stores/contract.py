@@ -530,6 +530,36 @@ class HaltContract:
         with pytest.raises(TagUsedUp):
             await store.allocate("default", 1)
 
+    async def test_r7_what_a_limit_cut_off_a_skip_is_left_out_once_it_is_raised(self, backend: Backend) -> None:
+        """In the time that was lost, the limit may have been that high already, and numbers granted below it."""
+        store = await backend.node()
+        await store.change_tag("default", TagChange(limit=100))
+        await store.skip_tags(1000)
+        for _ in range(2):
+            with pytest.raises(TagUsedUp, match="left out all numbers up to 1001; raise the limit above that"):
+                await store.allocate("default", 1)
+        tag = await store.change_tag("default", TagChange(limit=600))
+        assert (tag.max_id, tag.mark) == (600, 600)
+        for _ in range(2):
+            with pytest.raises(TagUsedUp, match="up to 1001"):
+                await store.allocate("default", 1)
+        await store.change_tag("default", TagChange(limit=2000))
+        assert [(await store.allocate("default", 1)).start for _ in range(2)] == [1001, 1002]
+        await store.change_tag("default", TagChange(limit=9000))
+        assert (await store.allocate("default", 1)).start == 1003
+
+    async def test_r7_of_a_deleted_tag_what_its_limit_cut_off_is_left_out_when_it_is_made_again(
+        self, backend: Backend
+    ) -> None:
+        store = await backend.node()
+        await store.change_tag("default", TagChange(limit=100))
+        await store.skip_tags(1000)
+        with pytest.raises(TagUsedUp):
+            await store.allocate("default", 1)
+        await store.delete_tag("default")
+        assert await store.read_remembered(["default"]) == {"default": 1001}
+        assert (await store.create_tag(NewTag("default"))).max_id == 1001
+
     async def test_r6_a_space_raised_gives_no_window_below_its_floor(self, backend: Backend) -> None:
         store = await backend.node()
         await store.open_space(TWO)

@@ -48,6 +48,17 @@ class TagRow:
     mark: int
     limit: int = MAX_NUMBER
     halted: str = ""
+    due: int = 0
+    """Numbers to leave out that lie beyond the limit: left out if it is raised (R7)."""
+
+    def leave_out(self, row: LeafRow | None, gap: int) -> None:
+        """Leave out `gap` numbers more."""
+        self.due += gap
+        number = max(self.mark, row.max_id if row else 0)
+        self.mark = max(number, min(self.limit, number + self.due))
+        self.due -= self.mark - number
+        if row:
+            row.max_id = self.mark
 
 
 @dataclass
@@ -149,7 +160,7 @@ class MemoryStore:
             marked.halted = rules.below_mark(tag, row.max_id, marked.mark)
             raise rules.tag_halted(tag, marked.halted)
         if row.max_id > marked.limit - size:
-            raise rules.used_up(tag, row.max_id, marked.limit, size)
+            raise rules.used_up(tag, row.max_id, marked.limit, size, marked.due)
         granted = Range(tag, row.max_id, row.max_id + size)
         row.max_id = marked.mark = granted.end
         row.updated = self._now()
@@ -173,7 +184,7 @@ class MemoryStore:
             raise rules.tag_exists(new.name)
         known = self.data.tags.get(new.name)
         old = known or TagRow(0)
-        first = rules.first_number(new, known.mark if known else None, self.data.skipped)
+        first = rules.first_number(new, known.mark + known.due if known else None, self.data.skipped)
         self.data.leaf[new.name] = LeafRow(first, new.step, new.description, self._now())
         self.data.tags[new.name] = TagRow(first, new.limit, old.halted)
         return self._tag(new.name)
@@ -197,6 +208,8 @@ class MemoryStore:
             marked = self._marked(name)
             rules.check_lower_limit(name, change.limit, max(row.max_id, marked.mark))
             marked.limit = change.limit
+            if marked.due:
+                marked.leave_out(row, 0)
         row.step = row.step if change.step is None else change.step
         row.description = row.description if change.description is None else change.description
         row.updated = self._now()
@@ -350,10 +363,10 @@ class MemoryStore:
         listed = rules.at_most(names, "tags")
         if self.data.only_leaf:
             return {name: self.data.leaf[name].max_id for name in listed if name in self.data.leaf}
+        known = {name: self._marked(name) for name in listed if name in self.data.leaf or name in self.data.tags}
         return {
-            name: max(self._marked(name).mark, self.data.leaf[name].max_id if name in self.data.leaf else 0)
-            for name in listed
-            if name in self.data.leaf or name in self.data.tags
+            name: max(marked.mark + marked.due, self.data.leaf[name].max_id if name in self.data.leaf else 0)
+            for name, marked in known.items()
         }
 
     async def forget_marks(self, used: Mapping[str, Iterable[Mark]]) -> None:
@@ -392,11 +405,7 @@ class MemoryStore:
         self._check_open()
         self.data.skipped += gap
         for name in {*self.data.leaf, *self.data.tags}:
-            marked = self._marked(name)
-            row = self.data.leaf.get(name)
-            marked.mark = min(marked.limit, max(marked.mark, row.max_id if row else 0) + gap)
-            if row:
-                row.max_id = marked.mark
+            self._marked(name).leave_out(self.data.leaf.get(name), gap)
 
     async def raise_floor(self, space: str, floor: int) -> None:
         self._check_open()

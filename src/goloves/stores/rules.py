@@ -68,9 +68,14 @@ def tag_alike(tag: str, other: str) -> TagExists:
     )
 
 
-def used_up(tag: str, max_id: int, limit: int, size: int) -> TagUsedUp:
-    """Say that a tag's numbers do not suffice."""
+def used_up(tag: str, max_id: int, limit: int, size: int, due: int = 0) -> TagUsedUp:
+    """Say that a tag's numbers do not suffice. `due`: numbers beyond the limit that a repair or a skip left out too."""
     left = max(0, limit - max_id)
+    if due:
+        return TagUsedUp(
+            f"the tag {tag!r} has reached its limit {limit}, and a repair or a failover left out all numbers up to"
+            f" {max_id + due}; raise the limit above that, or use a new tag"
+        )
     if left:
         return TagUsedUp(f"the tag {tag!r} has {left} numbers left below its limit {limit}; {size} were asked for")
     return TagUsedUp(f"the tag {tag!r} has reached its limit {limit}; raise that limit, or use a new tag")

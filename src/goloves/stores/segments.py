@@ -119,16 +119,20 @@ class SqlSegments(Session):
     def _skip(self, connection: Connection, tag: str, row: _Row, max_id: int) -> tuple[int, int]:
         """Leave numbers out: move `max_id` and the mark up and grant nothing; gives where they stand then.
 
-        The mark too, for nodes have read it as if this had happened already.
+        The mark too, for nodes have read it as if this had happened already. What a limit cuts off stays due: in the
+        time that was lost it may have been a higher one, and be raised to that again.
         """
-        out, number = min(row.due, row.limit - max_id), max_id
-        if out > 0:
+        out, number = max(0, min(row.due, row.limit - max_id)), max_id
+        if out:
             raised = self._dialect.raise_number(connection, tag, out, row.limit, max_id)
             if raised is None:
                 raise rules.used_up(tag, max_id, row.limit, out)
             number = raised
-        mark = min(row.mark + row.due, row.limit)
-        connection.execute(update(schema.tag).where(schema.tag.c.name == tag).values(skipped=row.skipped, mark=mark))
+        mark = max(row.mark, min(row.mark + row.due, row.limit))
+        row.due -= min(out, mark - row.mark)
+        if out or mark != row.mark:
+            values = {"skipped": row.skipped - row.due, "mark": mark}
+            connection.execute(update(schema.tag).where(schema.tag.c.name == tag).values(values))
         return number, mark
 
     def _not_raised(self, connection: Connection, tag: str, size: int, row: _Row) -> GolovesError:
@@ -139,7 +143,7 @@ class SqlSegments(Session):
             return self._halt_tag(connection, tag, max_id, row.mark)
         if max_id < 0:
             return rules.absurd_number(tag, max_id)
-        return rules.used_up(tag, max_id, row.limit, size)
+        return rules.used_up(tag, max_id, row.limit, size, row.due)
 
     def _halt_tag(self, connection: Connection, tag: str, start: int, mark: int) -> GolovesError:
         reason = rules.below_mark(tag, start, mark)
