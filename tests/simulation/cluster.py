@@ -236,17 +236,17 @@ class Cluster:
         """Give the true time, ms since 1970."""
         return EPOCH_MS + round((self.loop.now - START) * 1000)
 
-    def new_store(self) -> SimStore:
+    def new_store(self, *, repairing: bool = False) -> SimStore:
         """Give a handle of the store, not open."""
         clock = None if self.store_clock == "none" else lambda: self.store_ms() + round(self.store_step * 1000)
-        return SimStore(self.data, clock, lambda: self.server)
+        return SimStore(self.data, clock, lambda: self.server, repairing=repairing)
 
     def tell(self, what: str, node: SimNode | None = None) -> None:
         self.story.append(f"{self.loop.now - START:9.3f} s  {node.name + ': ' if node else ''}{what}")
 
     async def operator(self) -> MemoryStore:
         """Give a person's own way to the store."""
-        store = self.new_store()
+        store = self.new_store(repairing=True)
         await store.open()
         return store
 

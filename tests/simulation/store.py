@@ -29,8 +29,10 @@ class SimData(MemoryData):
 class SimStore(MemoryStore):
     """A handle of it; a repair takes the present server for the known one."""
 
-    def __init__(self, data: SimData, clock: Callable[[], int] | None, server: Callable[[], str]) -> None:
-        super().__init__(data, clock=clock)
+    def __init__(
+        self, data: SimData, clock: Callable[[], int] | None, server: Callable[[], str], *, repairing: bool = False
+    ) -> None:
+        super().__init__(data, clock=clock, repairing=repairing)
         self._sim = data
         self._server = server
 

@@ -3,6 +3,7 @@
 import sqlite3
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -28,9 +29,9 @@ class Backend:
     def __init__(self) -> None:
         self._nodes: list[Node] = []
 
-    async def node(self) -> Node:
-        """Give one more node's store, open."""
-        node = self.make()
+    async def node(self, *, repairing: bool = False) -> Node:
+        """Give one more node's store, open; `repairing`: as `goloves repair` opens it."""
+        node = self.make(repairing=repairing)
         self._nodes.append(node)
         await node.open()
         return node
@@ -44,7 +45,7 @@ class Backend:
         for node in self._nodes:
             await node.close()
 
-    def make(self) -> Node:
+    def make(self, *, repairing: bool = False) -> Node:
         """Make a store that is not open."""
         raise NotImplementedError
 
@@ -82,8 +83,8 @@ class Memory(Backend):
         super().__init__()
         self.data: MemoryData = new_memory_store().data
 
-    def make(self) -> MemoryStore:
-        return MemoryStore(self.data)
+    def make(self, *, repairing: bool = False) -> MemoryStore:
+        return MemoryStore(self.data, repairing=repairing)
 
     def set_number(self, tag: str, max_id: int) -> None:
         self.data.leaf[tag].max_id = max_id
@@ -114,8 +115,8 @@ class Sql(Backend):
         super().__init__()
         self.url = url
 
-    def make(self) -> SqlStore:
-        return make_store(self.url, PATIENT)
+    def make(self, *, repairing: bool = False) -> SqlStore:
+        return make_store(self.url, replace(PATIENT, repairing=repairing))
 
     async def migrate(self) -> "Sql":
         """Make the tables."""

@@ -560,6 +560,23 @@ class HaltContract:
         assert await store.read_remembered(["default"]) == {"default": 1001}
         assert (await store.create_tag(NewTag("default"))).max_id == 1001
 
+    async def test_r6_a_space_is_not_registered_while_the_store_is_halted_but_by_a_repair(
+        self, backend: Backend
+    ) -> None:
+        """One that a node registers behind a repair's back would begin below the floor which that raises."""
+        store = await backend.node()
+        await store.halt("somebody noticed")
+        for space in (TWO, LEAF):
+            with pytest.raises(StoreWentBackwards, match="somebody noticed") as caught:
+                await store.open_space(space)
+            assert caught.value.whole_store
+        assert [space.name for space in await store.read_spaces()] == ["default"]
+        repairing = await backend.node(repairing=True)
+        await repairing.open_space(TWO)
+        assert len(await store.read_spaces()) == 2
+        await repairing.lift_halt()
+        await store.open_space(TWO)
+
     async def test_r6_a_space_raised_gives_no_window_below_its_floor(self, backend: Backend) -> None:
         store = await backend.node()
         await store.open_space(TWO)

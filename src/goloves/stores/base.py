@@ -363,7 +363,8 @@ class WorkerStore(Store, Protocol):
         """Register the space, or compare its layout with the registered one: StoreRefused if it differs (W9).
 
         A space of which no worker id was ever claimed takes the new layout. Static or pooled is left to `claim`. Raises
-        NeedsMigration where only Leaf's table exists.
+        StoreWentBackwards if halted, unless the store was opened for a repair; NeedsMigration where only Leaf's table
+        exists.
         """
 
     async def claim(self, claim: Claim) -> Window:

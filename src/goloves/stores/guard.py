@@ -307,7 +307,11 @@ class WorkerGuard(_Guard[WorkerStore]):
         behind = await self._behind(space.name, self._marks.fences(self._store.identity, space.name))
         if behind:
             raise await self._halted(behind)
-        await self._store.open_space(space)
+        try:
+            await self._store.open_space(space)
+        except StoreWentBackwards as error:
+            await self._report(error)
+            raise
 
     async def claim(self, claim: Claim) -> Window:
         """Claim, and refuse a fence that is not above the mark of its worker id.

@@ -113,10 +113,16 @@ class MemoryData:
 class MemoryStore:
     """One node's handle of a store in memory; keeps `base.SegmentStore` and `base.WorkerStore`."""
 
-    def __init__(self, data: MemoryData | None = None, *, clock: Callable[[], int] | None = None) -> None:
-        """Work on `data`, or on an empty store of its own; `clock` reads the store's clock, ms since 1970."""
+    def __init__(
+        self, data: MemoryData | None = None, *, clock: Callable[[], int] | None = None, repairing: bool = False
+    ) -> None:
+        """Work on `data`, or on an empty store of its own; `clock` reads the store's clock, ms since 1970.
+
+        `repairing`: for a repair, which registers lost spaces while the store is halted.
+        """
         self.data = data if data is not None else MemoryData()
         self._clock = clock
+        self._repairing = repairing
         self._layouts: dict[str, Layout] = {}
         self._open = False
 
@@ -228,7 +234,10 @@ class MemoryStore:
     # --- windows ---
 
     async def open_space(self, space: Space) -> None:
-        self._check_open()
+        if self._repairing:
+            self._check_open()
+        else:
+            self._check_granting()
         self._check_migrated("Snowflake mode")
         row = self.data.spaces.setdefault(space.name, SpaceRow(space.layout, static=space.static))
         if row.layout != space.layout:

@@ -26,6 +26,7 @@ class Session:
         self._dialect: Dialect = database.dialect
         self._facts = Facts(migrated=False)
         self._opened = False
+        self._repairing = False
         self._failover: Failover
 
     @property

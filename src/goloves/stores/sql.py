@@ -66,6 +66,7 @@ class SqlStore(SqlRepair, SqlWorkers, Session):
             )
         )
         self._options = options
+        self._repairing = options.repairing
         self._layouts = {}
         self._failover = Failover(dialect, options.failover, options.skip)
         self._opening = asyncio.Lock()
@@ -166,7 +167,7 @@ class SqlStore(SqlRepair, SqlWorkers, Session):
         elif self._file is not None:
             await self._bind_machine(facts.machine)
         self._failover.migrated = facts.migrated
-        if not self._options.repairing:
+        if not self._repairing:
             self._database.watch(self._failover.meet)
             await self._database.run(lambda connection: None, write=False)
 
@@ -236,7 +237,7 @@ class SqlStore(SqlRepair, SqlWorkers, Session):
 
     async def _bind_machine(self, bound: str) -> None:
         mine = self._machine()
-        if not mine or bound == mine or self._options.repairing:
+        if not mine or bound == mine or self._repairing:
             return
         if bound:
             raise StoreRefused(

@@ -99,6 +99,9 @@ class SqlWorkers(Session):
 
     def _open_space(self, connection: Connection, space: Space) -> None:
         layout, table = space.layout, schema.space
+        if not self._repairing and (halt := self._store_halt(connection)):
+            # What is registered while a repair is under way would miss the floor that it raises.
+            raise rules.store_halted(halt)
         form = {
             "layout": space.describe(),
             "fingerprint": space.fingerprint,
