@@ -16,6 +16,7 @@ Every store keeps these promises; `tests/stores/contract.py` holds each of them 
 
 import hashlib
 import random
+import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -41,6 +42,19 @@ call holds its locks for a few milliseconds."""
 FENCES_SKIPPED = 1_000_000
 """How far a repair raises each fence: claims that a backup may have forgotten of one worker id. A node that claims one
 each second needs eleven days for as many."""
+
+MOST_REPAIR = 2**40
+"""By how much a repair raises `repairs` at most: two draws agree once in a million million, and millions of repairs fit
+the column."""
+
+
+def draw_repair() -> int:
+    """Draw by how much a repair raises `repairs`; at least 1.
+
+    Counted by ones, two repairs of one backup that was restored twice would leave the same number, and a node that
+    slept through the second restore would notice nothing (R6).
+    """
+    return 1 + secrets.randbelow(MOST_REPAIR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,9 +220,10 @@ class Store(Protocol):
         """
 
     async def check_halt(self) -> int:
-        """Give how many halts of the whole store repairs have ended; raises StoreWentBackwards if it is halted (R6).
+        """Give a number that each repair raises by a random amount; raises StoreWentBackwards if halted (R6).
 
-        0 where only Leaf's table exists.
+        Two readings that agree lie in one life of the store: no repair came between them, nor a restore and a repair. 0
+        where only Leaf's table exists.
         """
 
     async def write_marks(self, node: str, marks: Iterable[Mark]) -> None:

@@ -28,6 +28,7 @@ from goloves.stores.base import (
     Space,
     Tag,
     TagChange,
+    draw_repair,
 )
 
 
@@ -447,7 +448,7 @@ class MemoryStore:
     async def lift_halt(self) -> None:
         self._check_open()
         self.data.halt = ""
-        self.data.repairs += 1
+        self.data.repairs += draw_repair()
 
     # --- inside ---
 

@@ -53,8 +53,8 @@ meta = Table(
     Column("repairs", BigInteger, nullable=False),
 )
 """`skipped`: how many numbers each tag has to leave out in all, after failovers and repairs (R7). `machine`: the
-machine that an embedded store is bound to (R8). `server`: which server this is (R7). Empty: not known. `repairs`: how
-often a halt was lifted (R6)."""
+machine that an embedded store is bound to (R8). `server`: which server this is (R7). Empty: not known. `repairs`:
+each repair that lifts a halt raises it, by a random amount (R6)."""
 
 tag = Table(
     "goloves_tag",

@@ -18,6 +18,7 @@ from sqlalchemy import Connection, update
 
 from goloves.errors import StoreRefused, StoreUnavailable, StoreWentBackwards
 from goloves.stores import checks, migrations, schema
+from goloves.stores.base import draw_repair
 from goloves.stores.checks import Migrated
 from goloves.stores.database import Database
 from goloves.stores.dialects import DIALECTS
@@ -131,7 +132,8 @@ class SqlStore(SqlRepair, SqlWorkers, Session):
     async def lift_halt(self) -> None:
         """End the store's halt; see `base.Store.lift_halt`."""
         self._check_migrated("a repair")
-        values = {"halt": "", "machine": self._machine(), "repairs": schema.meta.c.repairs + 1}
+        repairs = schema.meta.c.repairs + draw_repair()
+        values = {"halt": "", "machine": self._machine(), "repairs": repairs}
         statement = update(schema.meta).where(schema.meta.c.id == schema.META_ID).values(values)
 
         def work(connection: Connection) -> None:
