@@ -560,6 +560,157 @@ async def test_r6_a_grant_that_was_under_way_when_a_halt_became_due_is_not_given
         await under_way
 
 
+# --- halts that are owed, and repairs that came first ---
+
+
+AWAY = StoreUnavailable("connection refused")
+
+
+class Owing:
+    """A node that found the store set back and could not halt it; another one can, and an operator repairs it."""
+
+    def __init__(self, each: Watched) -> None:
+        self.each = each
+        self.data = each.data
+
+    @classmethod
+    async def made(cls) -> "Owing":
+        each = await watched()
+        await each.segments.create_tag(NewTag("other", step=10))
+        backup = each.data.snapshot()
+        await each.segments.allocate("order", 100)
+        await each.claimed()
+        each.data.restore(backup)
+        each.store.halt_error = AWAY
+        with pytest.raises(StoreWentBackwards, match="the halt could not be written"):
+            await each.segments.read_tags(["order"])
+        each.store.halt_error = None
+        return cls(each)
+
+    async def repair(self, numbers: dict[str, int], fence: int) -> None:
+        store = self.each.store
+        await store.halt("another node noticed")
+        await store.raise_tags(numbers)
+        await store.raise_fences([Mark("worker", "default", fence, 0)])
+        await store.lift_halt()
+
+
+async def test_r6_a_halt_that_is_owed_is_settled_by_a_repair_that_came_after_it_was_found() -> None:
+    owing = await Owing.made()
+    each = owing.each
+    await owing.repair({"order": 5000}, 7)
+    with pytest.raises(StoreWentBackwards, match="what it holds is dropped") as caught:
+        await each.segments.allocate("other", 10)
+    assert caught.value.whole_store
+    assert not each.data.halt
+    assert (await each.segments.allocate("order", 10)).start == 5000
+    assert await each.segments.read_tags(["order"])
+    assert (await each.claimed(now=5000)).fence == 8
+    assert not each.data.halt
+
+
+@pytest.mark.parametrize("asked", ["tags", "windows"])
+@pytest.mark.parametrize(("number", "fence"), [(60, 7), (5000, 0)])
+async def test_r6_a_repair_that_did_not_know_the_marks_of_a_node_that_owes_a_halt_is_followed_by_another(
+    asked: str, number: int, fence: int
+) -> None:
+    """What the node asks for is not what the store is behind of: all its marks are compared."""
+    owing = await Owing.made()
+    each = owing.each
+    await owing.repair({"order": number}, fence)
+    for _ in range(2):  # who is told of the repair drops what it holds; the next to ask compares
+        for ask in (
+            lambda: each.segments.allocate("other", 10),
+            lambda: each.windows.claim(each.a_claim(worker=1, now=5000)),
+        )[:: 1 if asked == "tags" else -1]:
+            with contextlib.suppress(StoreWentBackwards):
+                await ask()
+    assert "below" in each.data.halt
+    told = each.data.marks["node 1"]
+    assert (told["tag", "order", -1], told["worker", "default", 0]) == (101, 1)
+
+
+async def test_r6_nothing_is_owed_to_a_store_that_was_halted_when_the_loss_was_found() -> None:
+    """As marks are compared at a start: what comes next is a repair, whose end would be another halt."""
+    each = await watched()
+    await each.segments.allocate("order", 10)
+    each.marks.rise(STORE, tag_mark("order", 5000))
+    await each.store.halt("another node noticed")
+    each.store.halt_error = AWAY
+    await each.segments.open()
+    assert each.data.marks == {"node 1": {("tag", "order", -1): 5000}}
+    await each.store.raise_tags({"order": 9000})
+    await each.store.lift_halt()
+    assert (await each.segments.allocate("order", 10)).start == 9000
+
+
+async def test_r6_a_repair_that_may_be_older_than_what_was_found_settles_nothing() -> None:
+    """A node that could not read where repairs stand when it found a loss can't tell one before it from one after."""
+    each = await watched()
+    await each.segments.read_tags(["order"])
+    await each.store.halt("long before")
+    await each.store.lift_halt()
+    backup = each.data.snapshot()
+    await each.segments.allocate("order", 100)
+    each.data.restore(backup)
+
+    async def away() -> int:
+        raise AWAY
+
+    check, each.store.check_halt = each.store.check_halt, away  # type: ignore[method-assign]
+    with pytest.raises(StoreWentBackwards, match="the halt could not be written"):
+        await each.segments.allocate("order", 10)
+    each.store.check_halt = check  # type: ignore[method-assign]
+    each.data.leaf["order"].max_id = each.data.tags["order"].mark = 900  # others went on, past the mark
+    with pytest.raises(StoreWentBackwards, match="lies below 101"):
+        await each.segments.allocate("other", 10)
+    assert "lies below 101" in each.data.halt
+
+
+async def test_r6_a_store_that_was_set_back_once_more_is_not_taken_for_a_repaired_one() -> None:
+    each = await watched()
+    oldest = each.data.snapshot()
+    await each.store.lift_halt()
+    backup = each.data.snapshot()
+    await each.segments.allocate("order", 100)
+    each.data.restore(backup)
+    each.store.halt_error = AWAY
+    with pytest.raises(StoreWentBackwards):
+        await each.segments.allocate("order", 10)
+    each.store.halt_error = None
+    each.data.restore(oldest)
+    each.data.leaf["order"].max_id = each.data.tags["order"].mark = 900
+    with pytest.raises(StoreWentBackwards):
+        await each.segments.allocate("order", 10)
+    assert "lies below 101" in each.data.halt
+
+
+async def test_r6_a_node_that_slept_through_a_repair_compares_all_its_marks_and_not_only_those_it_uses() -> None:
+    each = await watched()
+    await each.segments.read_tags(["order"])
+    each.marks.rise(STORE, tag_mark("used long ago", 500))
+    await each.store.create_tag(NewTag("used long ago"))
+    await each.store.halt("another node noticed")
+    await each.store.lift_halt()
+    with pytest.raises(StoreWentBackwards, match="what it holds is dropped"):
+        await each.segments.read_tags(["order"])
+    with pytest.raises(StoreWentBackwards, match="'used long ago' up to 1, below 500"):
+        await each.segments.allocate("order", 10)
+    assert each.data.marks["node 1"]["tag", "used long ago", -1] == 500
+
+
+async def test_r6_the_second_of_two_repairs_of_one_backup_is_noticed_by_a_node_that_slept_through_it() -> None:
+    each = await watched()
+    backup = each.data.snapshot()
+    for _ in range(2):
+        each.data.restore(backup)
+        await each.store.halt("another node noticed")
+        await each.store.lift_halt()
+        with pytest.raises(StoreWentBackwards, match="what it holds is dropped"):
+            await each.segments.read_tags(["order"])
+        assert await each.segments.read_tags(["order"])
+
+
 # --- the state directory ---
 
 

@@ -9,16 +9,18 @@ Rules (SAFETY R5, R6):
    marks was set back, too.
 4. A mark of the node above the store's halts the whole store, for every tag and window of it moved back. A halt that
    could not be written because the store was away is written before anything else is granted here, be it asked for by
-   this guard or by that of the other kind of grants.
-5. Where only Leaf's table exists, there is no place for a halt: it is the node's own, and stands until the node ends.
+   this guard or by that of the other kind of grants; unless the store was repaired since it was found.
+5. After a repair that this node did not meet, all its marks are compared once more: that one may not have known them.
+6. Where only Leaf's table exists, there is no place for a halt: it is the node's own, and stands until the node ends.
    The store is not asked meanwhile, and a number is read before it is moved: each allocation there would move it on, up
    to the mark and past it.
 """
 
 import asyncio
 import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 import structlog
 
@@ -40,14 +42,18 @@ log = structlog.get_logger("goloves.guard")
 Watched = TypeVar("Watched", bound=Store)
 
 
-class _Guard(Generic[Watched]):
-    """What both guards hand on unchanged."""
+class _Guard(ABC, Generic[Watched]):
+    """What both guards have in common, and what they hand on unchanged."""
+
+    _kind: Literal["tag", "worker"]
+    """Of the marks that it compares."""
 
     def __init__(self, store: Watched, marks: Marks, node: str) -> None:
         """`node` names the node whose marks these are, in the store, for `goloves repair`."""
         self._store = store
         self._marks = marks
         self._node = node
+        self._comparing = asyncio.Lock()
 
     @property
     def identity(self) -> str:
@@ -69,9 +75,15 @@ class _Guard(Generic[Watched]):
         return self._marks.standing(self._store.identity)
 
     async def open(self) -> None:
-        """Open the store, and find the marks that were kept while it had no identity."""
+        """Open the store, and compare all marks of it; one that went backwards is open, and halted."""
         await self._store.open()
         self._marks.carry(self._store.address, self._store.identity)
+        standing = self._standing
+        if standing.repairs is None:  # else the other guard read it before: what that one was granted may be older
+            standing.repairs = await self._read_repairs()
+        standing.uncompared = standing.uncompared | {self._kind}
+        with contextlib.suppress(StoreWentBackwards):
+            await self._compare()
 
     async def close(self) -> None:
         """Close the store."""
@@ -99,7 +111,13 @@ class _Guard(Generic[Watched]):
         if standing.halt != reason:
             log.critical("the store went backwards", reason=reason)
         standing.halt = reason
-        standing.repairs = None
+        standing.found_at = None
+        return await self._write_halt()
+
+    async def _write_halt(self) -> StoreWentBackwards:
+        """Write the halt that this node owes, unless the store was repaired since; gives the error to raise."""
+        standing = self._standing
+        reason, standing.repairs = standing.halt, None
         if not self._store.has_marks:
             return StoreWentBackwards(
                 f"the store went backwards: {reason}. Only Leaf's table exists, so this node halts by itself until it"
@@ -108,9 +126,15 @@ class _Guard(Generic[Watched]):
             )
         also = ""
         try:
-            if not await self._is_halted():
+            repairs = await self._read_repairs()
+            # Only a number that was read after the loss was found tells that a repair came later still, and only a
+            # higher one: it may be a restore that set it back.
+            if repairs is not None and standing.found_at is not None and repairs > standing.found_at:
+                return self._missed_repair(repairs)
+            if repairs is not None:
+                standing.found_at = repairs
                 standing.reported_at = float("-inf")  # a halt of its own, for which nothing was written yet
-            await self._store.halt(reason)
+                await self._store.halt(reason)
             standing.halt = ""
         except GolovesError as failed:
             also = f" (the halt could not be written into the store: {failed.message})"
@@ -121,17 +145,47 @@ class _Guard(Generic[Watched]):
         await self._report(error)
         return error
 
-    async def _is_halted(self) -> bool:
+    async def _read_repairs(self) -> int | None:
+        """Read the number that repairs raise; None if the store is halted."""
         try:
-            await self._store.check_halt()
+            return await self._store.check_halt()
         except StoreWentBackwards:
-            return True
-        return False
+            return None
+
+    def _missed_repair(self, repairs: int) -> StoreWentBackwards:
+        """Take in a repair that this node did not meet; gives the error to raise, once.
+
+        What it holds may have been granted once more before that repair, which may not have known its marks.
+        """
+        standing = self._standing
+        standing.halt, standing.found_at, standing.repairs = "", None, repairs
+        standing.uncompared = frozenset({"tag", "worker"})
+        return StoreWentBackwards(
+            "the store was halted and repaired while this node did not look: what it holds is dropped; try again",
+            whole_store=True,
+        )
 
     async def _check_halt(self) -> None:
         """Refuse to grant before a halt that is owed is written: other tags and windows moved back too."""
-        if reason := self._standing.halt:
-            raise await self._halted(reason)
+        if self._standing.halt:
+            raise await self._write_halt()
+
+    async def _compare(self) -> None:
+        """Compare all marks of this kind, if that is due; a store that is behind them is halted."""
+        if self._kind not in self._standing.uncompared:
+            return
+        async with self._comparing:
+            standing = self._standing
+            if self._kind not in standing.uncompared:
+                return
+            behind = await self._find_behind()
+            standing.uncompared = standing.uncompared - {self._kind}
+        if behind:
+            raise await self._halted(behind)
+
+    @abstractmethod
+    async def _find_behind(self) -> str:
+        """Say which mark of this kind the store is behind; empty if none."""
 
     async def _report(self, error: StoreWentBackwards) -> None:
         """Write this node's marks into a store that is halted as a whole, for the repair; now and then anew."""
@@ -157,23 +211,12 @@ class _Guard(Generic[Watched]):
 class SegmentGuard(_Guard[SegmentStore]):
     """A segment store, watched; see the module's rules."""
 
-    async def open(self) -> None:
-        """Open the store, and compare all marks of its tags; one that went backwards is open, and halted."""
-        await super().open()
-        with contextlib.suppress(StoreWentBackwards):
-            self._standing.repairs = await self._store.check_halt()
-        identity = self._store.identity
-        marks = {mark.name: mark.value for mark in self._marks.all(identity) if mark.kind == "tag"}
-        names = list(marks)
-        for at in range(0, len(names), MAX_READ):
-            behind = await self._behind({name: marks[name] for name in names[at : at + MAX_READ]})
-            if behind:
-                await self._halted(behind)
-                return
+    _kind = "tag"
 
     async def allocate(self, tag: str, size: int, *, exact: bool = False) -> Range:
         """Allocate, and refuse a range below the mark."""
         await self._check_halt()
+        await self._compare()
         before = self._marks.tag(self._store.identity, tag)
         if not self._store.has_marks:
             # The store can't refuse: an allocation below the mark would move the number on, perhaps past it, and after
@@ -203,7 +246,9 @@ class SegmentGuard(_Guard[SegmentStore]):
         moves it without the store's mark, and so does a node that began before `goloves migrate`. Nothing below it is
         granted.
         """
+        await self._check_halt()
         await self._check_repairs()
+        await self._compare()
         identity = self._store.identity
         before = {name: self._marks.tag(identity, name) for name in names}
         found = await self._store.read_tags(before)
@@ -218,10 +263,7 @@ class SegmentGuard(_Guard[SegmentStore]):
         return found
 
     async def _check_repairs(self) -> None:
-        """Notice a halt though nothing is asked for, and one that was ended while this node slept: its grants are old.
-
-        What it holds may have been granted once more before that halt.
-        """
+        """Notice a halt though nothing is asked for, and one that was ended while this node slept."""
         standing = self._standing
         try:
             repairs = await self._store.check_halt()
@@ -230,10 +272,15 @@ class SegmentGuard(_Guard[SegmentStore]):
             raise
         before, standing.repairs = standing.repairs, repairs
         if before is not None and repairs != before:  # a restore sets it back, too
-            raise StoreWentBackwards(
-                "the store was halted and repaired while this node did not look: what it holds is dropped; try again",
-                whole_store=True,
-            )
+            raise self._missed_repair(repairs)
+
+    async def _find_behind(self) -> str:
+        marks = {mark.name: mark.value for mark in self._marks.all(self._store.identity) if mark.kind == "tag"}
+        names = list(marks)
+        for at in range(0, len(names), MAX_READ):
+            if behind := await self._behind({name: marks[name] for name in names[at : at + MAX_READ]}):
+                return behind
+        return ""
 
     async def _check_behind(self, before: Mapping[str, int]) -> None:
         """Halt if the store remembers less of tags than these marks, be they listed or gone."""
@@ -291,15 +338,7 @@ def _space_lost(space: str) -> str:
 class WorkerGuard(_Guard[WorkerStore]):
     """A worker store, watched; see the module's rules."""
 
-    async def open(self) -> None:
-        """Open the store, and compare all marks of its worker ids; one that went backwards is open, and halted."""
-        await super().open()
-        identity = self._store.identity
-        for space in dict.fromkeys(mark.name for mark in self._marks.all(identity) if mark.kind == "worker"):
-            behind = await self._behind(space, self._marks.fences(identity, space))
-            if behind:
-                await self._halted(behind)
-                return
+    _kind = "worker"
 
     async def open_space(self, space: Space) -> None:
         """Register the space, unless it is one that the store has forgotten: made anew it would begin anew."""
@@ -320,6 +359,7 @@ class WorkerGuard(_Guard[WorkerStore]):
         went backwards, and the next claim may not meet it.
         """
         await self._check_halt()
+        await self._compare()
         before = self._marks.fences(self._store.identity, claim.space.name)
         behind = await self._behind(claim.space.name, before)
         if behind:
@@ -352,6 +392,7 @@ class WorkerGuard(_Guard[WorkerStore]):
     async def extend(self, window: Window, end: int) -> Window:
         """Extend; a fence below ours, or ours under another nonce, means that the store went backwards (W3)."""
         await self._check_halt()
+        await self._compare()
         try:
             extended = await self._store.extend(window, end)
         except StoreWentBackwards as error:
@@ -361,6 +402,13 @@ class WorkerGuard(_Guard[WorkerStore]):
             raise await self._halted(error.message) from error
         await self._check_halt()
         return extended
+
+    async def _find_behind(self) -> str:
+        identity = self._store.identity
+        for space in dict.fromkeys(mark.name for mark in self._marks.all(identity) if mark.kind == "worker"):
+            if behind := await self._behind(space, self._marks.fences(identity, space)):
+                return behind
+        return ""
 
     async def release(self, window: Window, floor: int) -> None:
         """As the store's."""

@@ -62,10 +62,14 @@ class Standing:
 
     halt: str = ""
     """Why nothing may be granted here: until that is written into the store, or for good where it has no place."""
+    found_at: int | None = None
+    """The number that repairs raise, as it was read after a halt was found to be owed; None if it was not read yet."""
     reported_at: float = float("-inf")
     """Loop time at which this node's marks were written into the store for a repair."""
     repairs: int | None = None
-    """How many halts of the store were ended, when this node looked last; None after one that it met itself."""
+    """The number that repairs raise, when this node looked last; None after a halt that it met itself."""
+    uncompared: frozenset[str] = frozenset()
+    """Of which kinds all marks have to be compared before the next grant."""
 
 
 class Marks:

@@ -10,7 +10,7 @@ from goloves.errors import GolovesError
 from goloves.service.spaces import SpaceSource
 from goloves.service.tags import TagSource
 from goloves.stores.base import Mark
-from goloves.stores.guard import SegmentGuard, _Guard
+from goloves.stores.guard import SegmentGuard
 from goloves.stores.marks import Marks
 from goloves.stores.memory import MemoryStore
 from simulation.cluster import Cluster
@@ -39,7 +39,10 @@ def r5_guard_compares_with_the_mark_after_the_answer(patch: MonkeyPatch) -> None
 
 @mutant(*RESTORED)
 def r5_guard_compares_no_tag_when_it_opens_the_store(patch: MonkeyPatch) -> None:
-    patch.setattr(SegmentGuard, "open", _Guard.open)
+    async def nothing(self: SegmentGuard) -> str:
+        return ""
+
+    patch.setattr(SegmentGuard, "_find_behind", nothing)
 
 
 @mutant(*RESTORED)
