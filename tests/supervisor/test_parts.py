@@ -37,7 +37,7 @@ from goloves.supervisor.open_listeners import OpenListeners
 from goloves.supervisor.orders import connect, short_path
 from goloves.supervisor.passing import passed, received
 from goloves.supervisor.post import LONGEST_WAIT, LOOP, STEADY, Post
-from goloves.supervisor.rolling import has_room
+from goloves.supervisor.rolling import READY_WITHIN, RollingFailed, has_room, ready_within, roll
 from goloves.supervisor.seats import lock_service, seats_in_use, take_seat
 from goloves.supervisor.supervisor import Supervisor, how_many
 
@@ -115,6 +115,42 @@ def test_room_for_one_more_node_is_judged_by_the_smallest_space(tmp_path: Path) 
     assert has_room(few, 3)
     assert not has_room(few, 4)
     assert has_room(config("", tmp_path), 65)
+
+
+def test_a_new_node_has_time_for_a_window_to_end_where_worker_ids_are_few(tmp_path: Path) -> None:
+    assert ready_within(100, config("[spaces.default]\nwindow = 900\n", tmp_path)) == READY_WITHIN
+    few = config("[spaces.few]\nworkers = '4-7'\nwindow = 90\n", tmp_path)
+    assert ready_within(2, few) == READY_WITHIN
+    assert ready_within(3, few) == READY_WITHIN + 90
+    static = config("[spaces.default]\nworker = '7'\nwindow = 300\n", tmp_path)
+    assert ready_within(1, static) == READY_WITHIN + 300
+    assert ready_within(3, few, static) == ready_within(3, static, few) == READY_WITHIN + 300
+
+
+async def test_a_node_that_follows_another_on_a_static_worker_id_is_waited_for_as_long_as_a_window_may_last(
+    tmp_path: Path,
+) -> None:
+    before = config("[spaces.default]\nworker = '7'\nwindow = 200\n", tmp_path)
+    after = config("[spaces.default]\nworker = '7'\nwindow = 30\n", tmp_path)
+    waited: list[float] = []
+
+    class Waiting:
+        """A supervisor whose new node never comes."""
+
+        config = before
+        posts = (Post(),)
+        changing = asyncio.Lock()
+
+        def __getattr__(self, name: str) -> Any:
+            return lambda *_: None
+
+        async def until(self, holds: Any, within: float) -> bool:
+            waited.append(within)
+            return False
+
+    with pytest.raises(RollingFailed, match="did not start"):
+        await roll(Waiting(), after, lambda words: None)  # type: ignore[arg-type]
+    assert waited == [READY_WITHIN + 200]
 
 
 def test_the_watchdog_s_word_is_given_only_to_the_process_that_it_is_asked_of() -> None:

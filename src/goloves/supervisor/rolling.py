@@ -20,8 +20,11 @@ from goloves.supervisor.post import Post
 from goloves.supervisor.supervisor import RELEASE, Supervisor
 
 READY_WITHIN = 60.0
-"""Seconds that a new node has to become ready: it needs one, and the windows of a space with few worker ids may have to
-end first."""
+"""Seconds that a new node has to become ready: it needs one, and many more on a machine without processor left."""
+
+SCARCE = 2
+"""Worker ids of a space for each node below which a new one may find none free: those of nodes that did not give theirs
+back, as one that was killed, rest until their windows end."""
 
 log = structlog.get_logger("goloves.supervisor")
 
@@ -80,6 +83,20 @@ def short_space(config: Config, nodes: int) -> str:
     )
 
 
+def ready_within(nodes: int, *configs: Config) -> float:
+    """Give the seconds that a new node has to become ready beside or after so many, under these configurations.
+
+    Where a space has few worker ids for them, the longest window that may have to end first is added.
+    """
+    windows = [
+        space.window
+        for config in configs
+        for space in config.spaces.values()
+        if len(space.worker_ids() or range(space.layout().workers)) < SCARCE * nodes
+    ]
+    return READY_WITHIN + max(windows, default=0.0)
+
+
 async def _replace(supervisor: Supervisor, post: Post, config: Config) -> Child:
     """Start a node beside the old one, and let that one go when the new one is ready."""
     try:
@@ -87,7 +104,8 @@ async def _replace(supervisor: Supervisor, post: Post, config: Config) -> Child:
     except OSError as error:
         raise RollingFailed(f"no node can be started ({error}); the old ones serve on") from None
     post.successor = new
-    ready = await supervisor.until(lambda: new.is_ready or new.ended.done() or new.failed is not None, READY_WITHIN)
+    within = ready_within(len(supervisor.posts) + 1, supervisor.config, config)
+    ready = await supervisor.until(lambda: new.is_ready or new.ended.done() or new.failed is not None, within)
     if not ready or not new.is_ready:
         why = await _why(new)
         if post.successor is new:
@@ -116,7 +134,7 @@ async def _swap(supervisor: Supervisor, post: Post, config: Config) -> Child:
         new = come[0] if come else None
         return post.restarts > restarts or (new is not None and (new.is_ready or new.failed is not None))
 
-    await supervisor.until(settled, READY_WITHIN)
+    await supervisor.until(settled, ready_within(len(supervisor.posts), before, config))
     if come and come[0].is_ready:
         return come[0]
     supervisor.adopt(before)

@@ -19,7 +19,7 @@ from goloves.supervisor.changes import Changes, changes
 from goloves.supervisor.messages import Ready
 from goloves.supervisor.open_listeners import OpenListeners
 from goloves.supervisor.orders import Orders, Request
-from goloves.supervisor.rolling import Say, roll
+from goloves.supervisor.rolling import READY_WITHIN, Say, ready_within, roll
 from goloves.supervisor.seats import lock_service, seats_in_use
 from goloves.supervisor.supervisor import Supervisor
 from goloves.supervisor.takeover import Inheritance, hand_over
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 ORPHANS = 15.0
 """Seconds that a start waits for addresses which nodes of a killed supervisor hold still: they let go of them at once
 unless they are frozen or hang, and end within this time."""
-
-TAKEOVER_READY = 60.0
-"""Seconds that new nodes have to become ready in a takeover."""
 
 log = structlog.get_logger("goloves.supervisor")
 
@@ -146,7 +143,7 @@ class Service:
                 # Whoever asks while the first node starts gets an answer, too.
                 await supervisor.run(init=init, greet=greet, launched=open_to_others)
             else:
-                await supervisor.run(create=False, greet=greet, begun=take_over, within=TAKEOVER_READY)
+                await supervisor.run(create=False, greet=greet, begun=take_over, within=READY_WITHIN)
         finally:
             orders.keep_file = supervisor.is_handed_over
             orders.close()
@@ -156,7 +153,8 @@ class Service:
         """Wait for all nodes to be ready; False if it is to stop meanwhile. ConfigError if they don't get ready."""
         supervisor = self._supervisor
         ready = await supervisor.until(
-            lambda: all(post.child is not None and post.child.is_ready for post in supervisor.posts), TAKEOVER_READY
+            lambda: all(post.child is not None and post.child.is_ready for post in supervisor.posts),
+            ready_within(2 * len(supervisor.posts), supervisor.config),  # the old service's are still there
         )
         if not ready and not supervisor.stopping.is_set():
             raise ConfigError(
