@@ -1,5 +1,6 @@
 """What a refill says to a database: few statements, made once, and what comes back with them is the grant."""
 
+import asyncio
 import random
 from typing import Any
 
@@ -54,6 +55,22 @@ async def test_a_refill_is_three_statements_that_are_made_once(database: Sql, mo
     assert await store.allocate("default", 10) == Range("default", 11, 21)
     assert said.statements == [*["BEGIN"] * store._dialect.embedded, "SELECT", "UPDATE", "UPDATE"]
     assert said.made == 0, "each refill makes its statements anew"
+
+
+async def test_others_have_their_turn_between_the_making_of_a_statement_and_its_sending(database: Sql) -> None:
+    if database.name == "sqlite":
+        return  # it has a thread of its own
+    store = await opened(database)
+    turns: list[None] = []
+    had: list[int] = []
+
+    def made(*_: object) -> None:
+        asyncio.get_running_loop().call_soon(turns.append, None)
+
+    event.listen(store._database._engine, "before_execute", made)
+    event.listen(store._database._engine, "before_cursor_execute", lambda *_: had.append(len(turns)))
+    await store.allocate("default", 10)
+    assert had == [1, 2, 3]
 
 
 async def test_an_extension_is_two_statements_that_are_made_once(

@@ -11,6 +11,8 @@ Rules:
 4. A connection that failed, timed out or was cancelled is cut at once and never used again; if it failed, so are all
    idle ones, because what broke it broke them too. So a database that comes back is used at once.
 5. Each call ends within its timeout: waiting for a connection, connecting, repeating and committing included.
+6. A transaction lets the event loop go on before each statement: what SQLAlchemy does for one takes as long as ten
+   requests, and none of them shall wait for more. (A driver that has a thread of its own lets it go on more often.)
 
 The engine is SQLAlchemy's ordinary one over an asynchronous driver, run in greenlets by SQLAlchemy's own means, as its
 asyncio extension does. That extension imports the ORM (8 MB in each node), and its pool takes part in neither rule 4
@@ -25,10 +27,10 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import structlog
-from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
-from sqlalchemy.util import greenlet_spawn
+from sqlalchemy.util import await_only, greenlet_spawn
 
 from goloves.errors import GolovesError, Locked, StoreRefused, StoreUnavailable, UnknownOutcome
 from goloves.stores.dialects import Dialect, Verdict
@@ -158,6 +160,8 @@ class Database:
                 link = await self._take()
                 progress.committing = False
                 try:
+                    if not self.dialect.embedded:
+                        await asyncio.sleep(0)
                     answer: T = await greenlet_spawn(self._transact, link.connection, work, write, progress)
                 except GolovesError:
                     await self._undo(link)
@@ -325,6 +329,8 @@ class Database:
         )
         # SQLAlchemy would say goodbye first, and wait for an answer that may never come.
         engine.dialect.do_terminate = self._kill  # type: ignore[method-assign,assignment]
+        if not dialect.embedded:
+            event.listen(engine, "before_cursor_execute", _give_way)
         self._engine = engine
         return engine
 
@@ -333,3 +339,8 @@ class Database:
         if isinstance(dying, asyncio.Future):
             self._dying.add(dying)
             dying.add_done_callback(self._dying.discard)
+
+
+def _give_way(*_statement: object) -> None:
+    """Let the event loop go on: a statement was made, and is sent after that."""
+    await_only(asyncio.sleep(0))
