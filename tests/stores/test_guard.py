@@ -699,6 +699,41 @@ async def test_r6_a_node_that_slept_through_a_repair_compares_all_its_marks_and_
     assert each.data.marks["node 1"]["tag", "used long ago", -1] == 500
 
 
+async def test_r6_a_window_that_a_repair_ended_which_its_owner_slept_through_is_dropped_and_not_used_to_its_end() -> (
+    None
+):
+    """Where windows have a store of their own, nobody reads tags; and a repair may know of shorter windows only."""
+    each = await watched()
+    window = await each.claimed()
+    await each.store.halt("another node noticed")
+    await each.store.end_windows("default")
+    await each.store.lift_halt()
+    with pytest.raises(StoreWentBackwards, match="what it holds is dropped") as caught:
+        await each.windows.extend(window, window.end + 10)
+    assert caught.value.whole_store
+    window = await each.claimed(now=5000)
+    # One that a skip of failovers ended is as good as before: what it leaves out lies behind it.
+    await each.store.end_windows("default")
+    with pytest.raises(WindowLost):
+        await each.windows.extend(window, window.end + 10)
+
+
+async def test_r6_a_repair_is_noticed_by_a_node_that_read_nothing_since_it_met_the_one_before() -> None:
+    each = await watched()
+    for _ in range(2):
+        await each.store.halt("another node noticed")
+        with pytest.raises(StoreWentBackwards):
+            await each.segments.allocate("order", 10)
+        await each.store.lift_halt()
+        await each.segments.allocate("order", 10)
+        window = await each.claimed(now=5000 + each.nonces * 1000)
+        await each.store.halt("another node noticed")
+        await each.store.end_windows("default")
+        await each.store.lift_halt()
+        with pytest.raises(StoreWentBackwards, match="what it holds is dropped"):
+            await (each.segments.read_tags(["order"]) if each.nonces == 1 else each.windows.extend(window, window.end))
+
+
 async def test_r6_the_second_of_two_repairs_of_one_backup_is_noticed_by_a_node_that_slept_through_it() -> None:
     each = await watched()
     backup = each.data.snapshot()

@@ -25,7 +25,7 @@ from typing import Generic, Literal, TypeVar
 import structlog
 
 from goloves.core.grants import Range, Window
-from goloves.errors import GolovesError, StoreWentBackwards, UnknownSpace, UnknownTag
+from goloves.errors import GolovesError, StoreWentBackwards, UnknownSpace, UnknownTag, WindowLost
 from goloves.stores.base import MAX_READ, Claim, Mark, NewTag, SegmentStore, Space, Store, Tag, TagChange, WorkerStore
 from goloves.stores.marks import Marks, Standing
 
@@ -166,9 +166,27 @@ class _Guard(ABC, Generic[Watched]):
         )
 
     async def _check_halt(self) -> None:
-        """Refuse to grant before a halt that is owed is written: other tags and windows moved back too."""
+        """Refuse to grant before a halt that is owed is written: other tags and windows moved back too.
+
+        After a halt that this node met, where repairs stand is read before anything is granted: one that comes later is
+        noticed by that.
+        """
         if self._standing.halt:
             raise await self._write_halt()
+        if self._standing.repairs is None and self._store.has_marks:
+            await self._check_repairs()
+
+    async def _check_repairs(self) -> None:
+        """Notice a halt though nothing is asked for, and one that was ended while this node slept."""
+        standing = self._standing
+        try:
+            repairs = await self._store.check_halt()
+        except StoreWentBackwards as error:
+            await self._report(error)
+            raise
+        before, standing.repairs = standing.repairs, repairs
+        if before is not None and repairs != before:  # a restore sets it back, too
+            raise self._missed_repair(repairs)
 
     async def _compare(self) -> None:
         """Compare all marks of this kind, if that is due; a store that is behind them is halted."""
@@ -261,18 +279,6 @@ class SegmentGuard(_Guard[SegmentStore]):
                 self._marks.rise(identity, Mark("tag", name, granted))
         await self._check_behind({name: mark for name, mark in before.items() if name not in found})
         return found
-
-    async def _check_repairs(self) -> None:
-        """Notice a halt though nothing is asked for, and one that was ended while this node slept."""
-        standing = self._standing
-        try:
-            repairs = await self._store.check_halt()
-        except StoreWentBackwards as error:
-            await self._report(error)
-            raise
-        before, standing.repairs = standing.repairs, repairs
-        if before is not None and repairs != before:  # a restore sets it back, too
-            raise self._missed_repair(repairs)
 
     async def _find_behind(self) -> str:
         marks = {mark.name: mark.value for mark in self._marks.all(self._store.identity) if mark.kind == "tag"}
@@ -400,6 +406,9 @@ class WorkerGuard(_Guard[WorkerStore]):
                 await self._report(error)
                 raise
             raise await self._halted(error.message) from error
+        except WindowLost:
+            await self._check_repairs()  # a repair that was missed may have rested for less than this window lasts
+            raise
         await self._check_halt()
         return extended
 
