@@ -982,6 +982,42 @@ async def test_r5_where_only_leaf_s_table_exists_the_tags_that_are_there_are_com
     assert each.data.leaf["order"].max_id == 110
 
 
+async def test_r5_where_only_leaf_s_table_exists_a_number_set_up_and_back_by_hand_is_forgotten_with_its_lines(
+    tmp_path: Path, opened: list[Marks]
+) -> None:
+    """What the page on operations says; the other tags are remembered as ever."""
+    each = Watched(MemoryData(uuid=STORE, only_leaf=True))
+    for name in ("order", "message"):
+        each.data.leaf[name] = LeafRow(1, 10, "", THEN)
+
+    async def started() -> SegmentGuard:
+        guard = SegmentGuard(each.store, open_marks(opened, tmp_path / "node-0"), "node 1")
+        await guard.open()
+        return guard
+
+    guard = await started()
+    await guard.allocate("order", 100)
+    await guard.allocate("message", 100)
+    each.data.leaf["order"].max_id = 10**12
+    await guard.read_tags(["order"])
+    each.data.leaf["order"].max_id = 101
+    with pytest.raises(StoreWentBackwards, match="up to 101, below 1000000000000"):
+        await guard.read_tags(["order"])
+    opened[-1].close()
+    with pytest.raises(StoreWentBackwards):
+        await (await started()).allocate("order", 10)
+    opened[-1].close()
+
+    file = tmp_path / "node-0" / "marks"
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(line for line in lines if ', "tag", "order", ' not in line))
+    guard = await started()
+    assert await guard.allocate("order", 10) == Range("order", 101, 111)
+    each.data.leaf["message"].max_id = 1
+    with pytest.raises(StoreWentBackwards, match="'message' up to 1, below 101"):
+        await guard.allocate("message", 10)
+
+
 async def test_r5_marks_from_before_a_migration_are_compared_after_it_and_kept_under_the_store_s_identity(
     tmp_path: Path, opened: list[Marks]
 ) -> None:
