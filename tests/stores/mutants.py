@@ -21,11 +21,12 @@ from sqlalchemy import Connection, Engine, event, select, update
 from goloves.core.grants import Window
 from goloves.errors import GolovesError, StoreUnavailable, UnknownOutcome
 from goloves.stores import failover, rules, schema, segments
-from goloves.stores.base import Claim
+from goloves.stores.base import Claim, Space
 from goloves.stores.checks import Migrated
 from goloves.stores.database import Database
 from goloves.stores.dialects import Dialect, MySql, Sqlite, Verdict
 from goloves.stores.failover import Failover
+from goloves.stores.guard import SegmentGuard
 from goloves.stores.marks import Marks
 from goloves.stores.segments import SqlSegments
 from goloves.stores.sql import SqlStore
@@ -322,6 +323,43 @@ def r6_claim_does_not_lock_its_space_against_repairs(patch: MonkeyPatch) -> None
 def r6_floor_of_the_space_is_not_looked_at(patch: MonkeyPatch) -> None:
     whole = rules.window
     patch.setattr(rules, "window", lambda claim, worker, fence, floor: whole(claim, worker, fence, 0))
+
+
+@mutant(HaltContract.test_r6_a_space_is_not_registered_while_the_store_is_halted_but_by_a_repair, FILE)
+def r6_space_is_registered_in_a_halt(patch: MonkeyPatch) -> None:
+    whole = SqlWorkers._open_space
+
+    def open_space(self: SqlWorkers, connection: Connection, space: Space) -> None:
+        self._repairing = True
+        whole(self, connection, space)
+
+    patch.setattr(SqlWorkers, "_open_space", open_space)
+
+
+@mutant(HaltContract.test_r6_a_halt_is_told_and_repairs_raise_a_number_each_by_another_amount, FILE)
+def r6_repairs_are_only_counted(patch: MonkeyPatch) -> None:
+    patch.setattr("goloves.stores.sql.draw_repair", lambda: 1)
+
+
+@mutant(test_guard.test_r6_a_node_that_slept_through_a_repair_compares_all_its_marks_and_not_only_those_it_uses)
+def r6_marks_are_not_compared_after_a_repair_that_was_missed(patch: MonkeyPatch) -> None:
+    async def nothing(self: SegmentGuard) -> str:
+        return ""
+
+    patch.setattr(SegmentGuard, "_find_behind", nothing)
+
+
+@mutant(HaltContract.test_r7_what_a_limit_cut_off_a_skip_is_left_out_once_it_is_raised, FILE)
+def r7_skip_forgets_what_a_limit_cut_off(patch: MonkeyPatch) -> None:
+    whole = SqlSegments._skip
+
+    def skip(self: SqlSegments, connection: Connection, tag: str, row: Any, max_id: int) -> tuple[int, int]:
+        stands = whole(self, connection, tag, row, max_id)
+        connection.execute(update(schema.tag).where(schema.tag.c.name == tag).values(skipped=row.skipped))
+        row.due = 0
+        return stands
+
+    patch.setattr(SqlSegments, "_skip", skip)
 
 
 @mutant(HaltContract.test_r7_a_skip_leaves_numbers_out_of_every_tag_once, FILE)

@@ -28,7 +28,7 @@ def _test_of(mutant: Mutant) -> Callable[..., Any]:
     """Give the test; that of a contract as a method of an object."""
     test = mutant.noticed_by
     parameters = list(inspect.signature(test).parameters)
-    return functools.partial(test, None) if parameters[0] == "self" else test
+    return functools.partial(test, None) if parameters[:1] == ["self"] else test
 
 
 def _noticed(name: str, mutant: Mutant) -> Callable[..., Any]:
