@@ -3,9 +3,7 @@
 import sys
 from concurrent.futures import ProcessPoolExecutor
 
-import structlog
-
-from simulation.cluster import play
+from simulation.cluster import play, quiet
 from simulation.counting import Count
 
 PART = 50
@@ -17,7 +15,7 @@ ENOUGH = 100
 
 def play_part(seeds: range) -> tuple[Count, list[str]]:
     """Play some stories: what they came to, and what went wrong."""
-    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
+    quiet()
     count, wrong = Count(), []
     for seed in seeds:
         try:

@@ -87,6 +87,8 @@ class Checker:
     """Between which moments the store has forgotten what it committed; nothing while it knows everything."""
     ranges: dict[str, list[Granted]] = field(default_factory=lambda: defaultdict(list))
     """By tag."""
+    highest: dict[str, int] = field(default_factory=dict)
+    """By tag: the highest end of its ranges; what starts there or later overlaps none of them."""
     windows: dict[int, list[Granted]] = field(default_factory=lambda: defaultdict(list))
     """By worker id, in the order of their claims."""
     nonces: set[str] = field(default_factory=set)
@@ -122,9 +124,11 @@ class Checker:
         """Hold a range that was committed against all before."""
         suspect = self.forgetful
         grants = self.ranges[granted.tag]
-        for other in reversed(grants):
-            if other.start < granted.end and granted.start < other.end and not self._is_lost(other):
-                raise Duplicate(f"the store granted {granted} to {life}, and {other} before")
+        if granted.start < self.highest.get(granted.tag, granted.end):
+            for other in reversed(grants):
+                if other.start < granted.end and granted.start < other.end and not self._is_lost(other):
+                    raise Duplicate(f"the store granted {granted} to {life}, and {other} before")
+        self.highest[granted.tag] = max(granted.end, self.highest.get(granted.tag, granted.end))
         grants.append(Granted(life, granted.start, granted.end, at, suspect))
 
     def committed_claim(self, life: str, window: Window, at: float) -> None:
@@ -267,7 +271,8 @@ class Checker:
         """Take in ids of the space that a life issued."""
         for span in spans:
             self.issued += len(span)
-            first, last = self._decoded(life, span[0]), self._decoded(life, span[-1])
+            first = self._decoded(life, span[0])
+            last = self._decoded(life, span[-1]) if len(span) > 1 else first
             if (first.units, first.worker) != (last.units, last.worker):
                 raise Duplicate(f"{life} issued {span}, which leaves its unit of time or its worker")
             held = next(

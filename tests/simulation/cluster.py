@@ -6,10 +6,13 @@ All of it follows from one seed. `play(seed)` runs it and lets the checker judge
 import asyncio
 import contextvars
 import copy
+import logging
 import random
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+
+import structlog
 
 from goloves.config import SegmentConfig, SnowflakeConfig
 from goloves.core.layout import Layout
@@ -390,6 +393,15 @@ def play(seed: int) -> Outcome:
         loop.end()
     cluster.happened["repeated within the bound"] = cluster.checker.repeated
     return Outcome(seed, cluster.checker.issued, cluster.checker.repeated, cluster.happened, cluster.story)
+
+
+def quiet() -> None:
+    """Have stories log nothing."""
+    structlog.configure(
+        processors=[],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL),
+        logger_factory=structlog.ReturnLoggerFactory(),
+    )
 
 
 def another_layout(space: Space) -> Space:

@@ -4,13 +4,18 @@ Rules:
 1. Nothing waits: when nothing is ready, time jumps to the next timer. Same seed, same run.
 2. A callback belongs to the node in whose context it was made. While that node is paused its callbacks are put aside
    in order; when it is killed they are thrown away. What belongs to no node is the network's and the store's.
+3. Most of a story's time is spent here. So callbacks are queued as they are and not as `asyncio.Handle`, whose ways
+   for debugging and for sockets cost more than what they call.
 """
 
 import asyncio
 import contextlib
 import contextvars
+import itertools
+from asyncio import events
 from collections import deque
 from collections.abc import Callable, Coroutine
+from heapq import heappop, heappush
 from typing import Any
 
 from goloves.errors import GolovesError
@@ -29,30 +34,34 @@ class Host:
         self.name = name
         self.paused = False
         self.killed = False
-        self.aside: deque[tuple[list[asyncio.Handle], Callable[..., object], tuple[Any, ...], contextvars.Context]] = (
-            deque()
-        )
+        self.aside: deque[Turn] = deque()
 
 
 HOST: contextvars.ContextVar[Host | None] = contextvars.ContextVar("host", default=None)
 
 
-class _NoSelector:
-    """Stands where the loop waits for sockets: it moves time on instead."""
+class Turn:
+    """A callback that is due, now or later; what asyncio knows of a handle."""
 
-    def __init__(self, loop: "VirtualLoop") -> None:
-        self._loop = loop
+    __slots__ = ("_when", "args", "callback", "context", "host")
 
-    def select(self, timeout: float | None) -> list[Any]:
-        if timeout is None:
-            raise RuntimeError("the simulation stands still: nothing is ready and no timer runs")
-        self._loop.now += timeout
-        if self._loop.now > START + LONGEST:
-            raise RuntimeError("the story never ends")
-        return []
+    def __init__(
+        self, callback: Callable[..., object], args: tuple[Any, ...], context: contextvars.Context, when: float = 0.0
+    ) -> None:
+        self.callback: Callable[..., object] | None = callback
+        self.args = args
+        self.context = context
+        self.host = context.get(HOST)
+        self._when = when
 
-    def close(self) -> None:
-        pass
+    def when(self) -> float:
+        return self._when
+
+    def cancel(self) -> None:
+        self.callback, self.args = None, ()
+
+    def cancelled(self) -> bool:
+        return self.callback is None
 
 
 class VirtualLoop(asyncio.BaseEventLoop):
@@ -61,10 +70,13 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def __init__(self) -> None:
         super().__init__()
         self.now = START
-        self._selector = _NoSelector(self)
-        self._clock_resolution = 1e-9
         self.failures: list[BaseException] = []
         self.set_exception_handler(self._note)
+        self._due: deque[Turn] = deque()
+        self._timers: list[tuple[float, int, Turn]] = []
+        self._numbers = itertools.count()
+        """Timers of one moment run in the order in which they were made."""
+        self._nowhere = contextvars.Context()
         self._tasks: list[Any] = []
         """All tasks, those of killed nodes too: the garbage collector must not close them in the middle of a run."""
         self._over = False
@@ -77,9 +89,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def resume(self, host: Host) -> None:
         """Let a paused node go on with what was put aside."""
         host.paused = False
-        while host.aside:
-            box, callback, args, context = host.aside.popleft()
-            box.append(super().call_soon(self._run, host, box, callback, args, context, context=context))
+        self._due.extend(host.aside)
+        host.aside.clear()
 
     def kill(self, host: Host) -> None:
         """Throw away whatever the node would have done."""
@@ -88,7 +99,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def outside(self, callback: Callable[..., object], *args: Any, delay: float = 0.0) -> None:
         """Call back later in nobody's context: in the network, or at the store."""
-        super().call_at(self.now + delay, callback, *args, context=contextvars.Context())
+        when = self.now + delay
+        heappush(self._timers, (when, next(self._numbers), Turn(callback, args, self._nowhere, when)))
 
     def create_task(self, coro: Any, **options: Any) -> Any:
         task = super().create_task(coro, **options)
@@ -96,52 +108,79 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._tasks.append(task)
         return task
 
+    def create_future(self) -> "asyncio.Future[Any]":
+        return asyncio.Future(loop=self)
+
     def call_soon(  # type: ignore[override]
         self, callback: Any, *args: Any, context: contextvars.Context | None = None
-    ) -> asyncio.Handle:
-        if self._over:
-            return asyncio.Handle(callback, args, self)
-        context = contextvars.copy_context() if context is None else context
-        host = context.get(HOST)
-        if host is None:
-            return super().call_soon(callback, *args, context=context)
-        box: list[asyncio.Handle] = []
-        handle = super().call_soon(self._run, host, box, callback, args, context, context=context)
-        box.append(handle)
-        return handle
+    ) -> Any:
+        turn = Turn(callback, args, contextvars.copy_context() if context is None else context)
+        if not self._over:
+            self._due.append(turn)
+        return turn
 
     def call_at(  # type: ignore[override]
         self, when: float, callback: Any, *args: Any, context: contextvars.Context | None = None
-    ) -> asyncio.TimerHandle:
-        context = contextvars.copy_context() if context is None else context
-        host = context.get(HOST)
-        if host is None:
-            return super().call_at(when, callback, *args, context=context)
-        box: list[asyncio.Handle] = []
-        handle = super().call_at(when, self._run, host, box, callback, args, context, context=context)
-        box.append(handle)
-        return handle
+    ) -> Any:
+        turn = Turn(callback, args, contextvars.copy_context() if context is None else context, when)
+        heappush(self._timers, (when, next(self._numbers), turn))
+        return turn
 
-    def _run(
-        self,
-        host: Host,
-        box: list[asyncio.Handle],
-        callback: Callable[..., object],
-        args: tuple[Any, ...],
-        context: contextvars.Context,
-    ) -> None:
-        if host.killed or box[0].cancelled():
-            return
-        if host.paused:
-            host.aside.append((box, callback, args, context))
-        else:
-            callback(*args)
+    def call_later(  # type: ignore[override]
+        self, delay: float, callback: Any, *args: Any, context: contextvars.Context | None = None
+    ) -> Any:
+        return self.call_at(self.now + delay, callback, *args, context=context)
 
-    def _process_events(self, event_list: Any) -> None:
-        pass
+    def run_forever(self) -> None:
+        self._check_closed()  # type: ignore[attr-defined]
+        self._check_running()  # type: ignore[attr-defined]
+        events._set_running_loop(self)
+        try:
+            self._run_until_stopped()
+        finally:
+            self._stopping = False
+            events._set_running_loop(None)
 
-    def _write_to_self(self) -> None:
-        pass
+    def is_running(self) -> bool:
+        return events._get_running_loop() is self
+
+    def _run_until_stopped(self) -> None:
+        due, timers = self._due, self._timers
+        while not self._stopping:
+            if not due:
+                self._move_on()
+            for _ in range(len(due)):
+                turn = due.popleft()
+                callback, host = turn.callback, turn.host
+                if callback is None:
+                    continue
+                if host is not None:
+                    if host.killed:
+                        continue
+                    if host.paused:
+                        host.aside.append(turn)
+                        continue
+                try:
+                    turn.context.run(callback, *turn.args)
+                except (SystemExit, KeyboardInterrupt):
+                    raise
+                except BaseException as error:
+                    self.fail(error)
+            while timers and timers[0][0] <= self.now:
+                due.append(heappop(timers)[2])
+
+    def _move_on(self) -> None:
+        """Let time jump to the next timer."""
+        timers = self._timers
+        while timers and timers[0][2].callback is None:
+            heappop(timers)
+        if not timers:
+            raise RuntimeError("the simulation stands still: nothing is ready and no timer runs")
+        self.now = max(self.now, timers[0][0])
+        if self.now > START + LONGEST:
+            raise RuntimeError("the story never ends")
+        while timers and timers[0][0] <= self.now:
+            self._due.append(heappop(timers)[2])
 
     def _note(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
@@ -178,13 +217,13 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def end(self) -> None:
         """End the run: what the nodes would still do is dropped, their coroutines are closed."""
         self._over = True
-        self._scheduled.clear()  # type: ignore[attr-defined]
-        self._ready.clear()  # type: ignore[attr-defined]
+        self._timers.clear()
+        self._due.clear()
         for task in self._tasks:
             task._log_destroy_pending = False
             if not task.done():
                 with contextlib.suppress(RuntimeError):
                     task.get_coro().close()
         self._tasks.clear()
-        self._scheduled.clear()  # type: ignore[attr-defined]
+        self._timers.clear()
         self.close()

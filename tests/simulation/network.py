@@ -95,11 +95,11 @@ class Wire:
                 self.happened["doubled"] += 1
                 again = there + rng.choice([0.1, 1.0, 4.0, 12.0]) * TIMEOUT * rng.random()
                 self.loop.outside(self._begin, what, make, done, answer, back, delay=again)
+        timer = self.loop.call_later(TIMEOUT, self._give_up, answer, what)
         try:
-            async with asyncio.timeout(TIMEOUT):
-                return await answer
-        except TimeoutError:
-            raise UnknownOutcome(f"no answer to {what} within {TIMEOUT:g} s") from None
+            return await answer
+        finally:
+            timer.cancel()
 
     def _begin(
         self,
@@ -150,6 +150,12 @@ class Wire:
             latest = self.store_ms() + round((MAX_FORWARD + 1.0) * 1000)
             if layout.unix_ms(window.start) > latest or layout.unix_ms(window.end - length) > latest:
                 raise Duplicate(f"{window} begins too far ahead of the store's clock, which is at {self.store_ms()} ms")
+
+    @staticmethod
+    def _give_up(answer: asyncio.Future[T], what: str) -> None:
+        if not answer.done():
+            answer.set_exception(UnknownOutcome(f"no answer to {what} within {TIMEOUT:g} s"))
+            answer.exception()  # a node that is killed meanwhile does not ask for it
 
     @staticmethod
     def _answer(answer: asyncio.Future[T], result: T) -> None:

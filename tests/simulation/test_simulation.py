@@ -1,12 +1,11 @@
 """Hundreds of stories a run, and that each mutant is noticed within as many."""
 
-import sys
 from collections.abc import Iterator
 
 import pytest
 import structlog
 
-from simulation.cluster import play
+from simulation.cluster import play, quiet
 from simulation.counting import Count
 from simulation.mutants import MUTANTS
 from simulation.story import KINDS, kind_of
@@ -18,12 +17,10 @@ SEEDS = range(CHUNKS * SEEDS_PER_CHUNK)
 
 @pytest.fixture(autouse=True)
 def quick() -> Iterator[None]:
-    """Nothing is logged and nothing traced (for coverage): three times as many stories in the same time."""
-    configured, trace = structlog.get_config(), sys.gettrace()
-    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
-    sys.settrace(None)
+    """Nothing is logged, and no line for a log is put into words: more stories in the same time."""
+    configured = structlog.get_config()
+    quiet()
     yield
-    sys.settrace(trace)
     structlog.configure(**configured)
 
 
