@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -194,13 +195,18 @@ def test_the_cpu_time_of_a_server_is_what_it_spends(openload: Path) -> None:
 
 
 def test_a_generator_that_stalls_says_so_and_the_witness_calls_it_the_machine_s(openload: Path) -> None:
-    with Web().server() as server:
+    asked: list[int] = []
+
+    def answer(number: int, _head: bytes) -> bytes:
+        asked.append(number)
+        return text(b"%d" % number)
+
+    with Web(answer).server() as server:
         words = command(openload, server.port, "--rate", "500", "--witness", "0", "--duration", "2", "--drain", "20")
         process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         with process:
             # All of its threads stand still, the witness too: to them it looks as if the machine did.
-            assert wait_for_start(process.pid)
-            time.sleep(0.7)
+            assert wait_for(lambda: len(asked) > 350)
             process.send_signal(signal.SIGSTOP)
             time.sleep(0.3)
             process.send_signal(signal.SIGCONT)
@@ -218,10 +224,10 @@ def test_a_generator_that_stalls_says_so_and_the_witness_calls_it_the_machine_s(
     assert figures["latency_without_stalls_us"]["max"] < figures["latency_us"]["max"]
 
 
-def wait_for_start(pid: int) -> bool:
+def wait_for(condition: Callable[[], bool]) -> bool:
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
-        if len(list(Path(f"/proc/{pid}/task").iterdir())) > 1:
+        if condition():
             return True
         time.sleep(0.01)
     return False
