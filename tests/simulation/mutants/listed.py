@@ -1,10 +1,17 @@
 """The list of mutants, and what they are made of."""
 
+import json
 import types
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from pytest import MonkeyPatch
+
+from simulation.story import kind_of
+
+TELLING = Path(__file__).with_name("telling.json")
+"""By mutant: a seed whose story noticed it soon when that was last looked at (`__main__.py`)."""
 
 
 @dataclass(frozen=True)
@@ -16,6 +23,13 @@ class Mutant:
 
 
 MUTANTS: dict[str, Mutant] = {}
+
+
+def in_telling_order(name: str, seeds: Iterable[int]) -> list[int]:
+    """Give all of the seeds: first the one that noticed this mutant last, then those of its kinds, then the others."""
+    first = json.loads(TELLING.read_text(encoding="utf-8")).get(name)
+    kinds = MUTANTS[name].kinds
+    return sorted(seeds, key=lambda seed: (seed != first, kind_of(seed).name not in kinds, seed))
 
 
 def mutant(*kinds: str) -> Callable[[Callable[[MonkeyPatch], None]], Callable[[MonkeyPatch], None]]:
