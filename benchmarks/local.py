@@ -1,10 +1,7 @@
 """A service in this process, over a store in memory: what is measured without sockets and without a database."""
 
 import gc
-import sys
 from collections.abc import Iterable
-
-import structlog
 
 from goloves.core.layout import Layout
 from goloves.service import IdService, ServedSpace
@@ -17,7 +14,6 @@ STEP = 10_000_000
 
 async def open_service(tags: Iterable[str]) -> IdService:
     """Give a service that has drawn from each tag once: what is measured is a node at work."""
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     store = MemoryStore()
     await store.open()
     service = IdService(store, store, spaces=[ServedSpace(Space("default", Layout()))])

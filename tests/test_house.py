@@ -33,13 +33,14 @@ MAY_IMPORT = {
     "errors": set[str](),
     "core": {"errors"},
     "wire": {"errors"},
-    "stores": {"errors", "core"},
+    "logger": set(),
+    "stores": {"errors", "core", "logger"},
     # A store's URL and a server's limits are described where they are kept; both modules know nobody.
     "config": {"errors", "core", "stores.urls", "server.limits", "server.grpc.limits"},
-    "service": {"errors", "core", "config", "stores.base"},
-    "server": {"errors", "core", "config", "stores", "service", "wire"},
-    "admin": {"errors"},
-    "supervisor": {"errors", "core", "config", "log", "stores.marks", "stores.urls", "server", "admin"},
+    "service": {"errors", "core", "config", "logger", "stores.base"},
+    "server": {"errors", "core", "config", "logger", "stores", "service", "wire"},
+    "admin": {"errors", "logger"},
+    "supervisor": {"errors", "core", "config", "log", "logger", "stores.marks", "stores.urls", "server", "admin"},
 }
 """Which parts of Goloves a part knows; what is not listed here stands above all of these and may know any of them."""
 
@@ -250,7 +251,7 @@ def test_hooks_fetch_nothing() -> None:
 
 
 EXTRAS = {
-    *("aiosqlite", "alembic", "asyncmy", "asyncpg", "cryptography", "google", "grpc", "sqlalchemy", "structlog"),
+    *("aiosqlite", "alembic", "asyncmy", "asyncpg", "cryptography", "google", "grpc", "sqlalchemy"),
     *("starlette", "uvicorn", "uvloop"),
 }
 

@@ -1,15 +1,16 @@
 import io
 import json
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import structlog
 
 from goloves.config import LogConfig
 from goloves.log import MOST_A_MINUTE, QUIET, REMEMBERED, Repeats, set_up
+from goloves.logger import get_logger
 
 
 class Clock:
@@ -28,7 +29,6 @@ def logging_as_before() -> Iterator[None]:
     root.handlers[:] = handlers
     root.setLevel(level)
     logging.captureWarnings(False)
-    structlog.reset_defaults()
 
 
 @pytest.fixture
@@ -51,14 +51,43 @@ def lines(out: io.StringIO) -> list[dict[str, object]]:
 
 def test_text_is_one_line_an_event_with_its_fields(out: io.StringIO) -> None:
     set_up(LogConfig(), out)
-    structlog.get_logger("goloves.test").info("the store answers again", store="segments")
+    get_logger("goloves.test").info("the store answers again", store="segments")
     [line] = out.getvalue().splitlines()
     assert line.endswith("Z [info     ] the store answers again [goloves.test] store=segments")
 
 
+def test_whoever_sets_logging_up_otherwise_gets_an_event_and_its_fields_as_one_line(out: io.StringIO) -> None:
+    handler = logging.StreamHandler(out)
+    logging.getLogger().addHandler(handler)
+    get_logger("goloves.test").warning("the store is away", store="segments", left=2)
+    assert out.getvalue() == "the store is away store='segments' left=2\n"
+
+
+def test_on_a_terminal_the_same_line_has_colors(monkeypatch: pytest.MonkeyPatch, out: io.StringIO) -> None:
+    monkeypatch.setattr(out, "isatty", lambda: True)
+    set_up(LogConfig(), out)
+    get_logger("goloves.test").warning("the store is away", store="a b", tags=[1], node_name="")
+    plain = re.sub(r"\x1b\[\d+m", "", out.getvalue())
+    assert len(plain) < len(out.getvalue())
+    assert plain.endswith("Z [warning  ] the store is away [goloves.test] node_name='' store='a b' tags=[1]\n")
+
+
+@pytest.mark.parametrize(("form", "before"), [("text", "it failed [goloves.test]\n"), ("json", '"exception": "')])
+def test_an_error_is_shown_with_its_traceback_and_no_variables(form: str, before: str, out: io.StringIO) -> None:
+    set_up(LogConfig(format=form), out)  # type: ignore[arg-type]
+    hidden = "geheim"
+    try:
+        raise ValueError(len(hidden))
+    except ValueError as error:
+        get_logger("goloves.test").error("it failed", exc_info=error)
+    assert f"{before}Traceback (most recent call last):" in out.getvalue()
+    assert "ValueError: 6" in out.getvalue()
+    assert "geheim" not in out.getvalue()
+
+
 def test_json_is_one_object_an_event_with_the_same_first_fields(out: io.StringIO) -> None:
     set_up(LogConfig(format="json"), out)
-    structlog.get_logger("goloves.test").error("ö", tag="order")
+    get_logger("goloves.test").error("ö", tag="order")
     assert "ö" in out.getvalue()
     [line] = lines(out)
     assert list(line) == ["timestamp", "level", "logger", "event", "tag"]
@@ -80,7 +109,7 @@ def test_what_libraries_log_and_warn_of_comes_out_alike(out: io.StringIO) -> Non
 
 def test_what_is_below_the_level_is_not_said(out: io.StringIO) -> None:
     set_up(LogConfig(level="warning"), out)
-    structlog.get_logger("goloves.test").info("unheard")
+    get_logger("goloves.test").info("unheard")
     assert out.getvalue() == ""
 
 
@@ -91,7 +120,7 @@ def test_no_line_holds_the_password_of_a_store_url_not_even_a_traceback(form: st
     try:
         raise ValueError(f"can't use {secret}")
     except ValueError:
-        structlog.get_logger("goloves.test").exception("it failed", store=secret)
+        get_logger("goloves.test").exception("it failed", store=secret)
     shown = out.getvalue()
     assert "mysql://u:***@h/d" in shown
     assert "ValueError: can't use" in shown

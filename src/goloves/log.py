@@ -1,4 +1,4 @@
-"""What the program says while it runs: structlog over logging, to standard error.
+"""How what the program says while it runs looks, and where it goes: to standard error. `logger.py` says it.
 
 Rules:
 1. One line an event, as text for people or as JSON for collectors. An event is a fixed sentence; what varies stands in
@@ -9,17 +9,15 @@ Rules:
 3. No event holds a secret. A store URL that slips into a field is masked all the same.
 """
 
+import json
 import logging
 import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import IO, Literal
-
-import structlog
-from structlog.typing import EventDict, Processor
+from datetime import UTC, datetime
+from typing import IO, Any, Final
 
 from goloves.config.settings import LogConfig, mask_url
 
@@ -82,64 +80,94 @@ class Repeats(logging.Filter):
                 memory.popitem(last=False)
 
 
-_VOLATILE = frozenset(["timestamp", "left_out", "reason", "_record", "_logger", "_from_structlog"])
+_VOLATILE = frozenset(["left_out", "reason"])
 """Fields that differ from line to line without making it another message."""
 
+_QUOTED: Final = frozenset(" \t=\r\n\"'")
+"""Characters with which a value in a line of text is put into quotes, so that one sees where it ends."""
 
-def _mask(logger: object, name: str, event: EventDict) -> EventDict:
-    for field, value in event.items():
-        if isinstance(value, str) and "://" in value:
-            event[field] = "\n".join(map(mask_url, value.split("\n")))
-    return event
+_LEVEL_WIDTH: Final = 9
+
+_COLORS: Final = {"debug": 32, "info": 32, "warning": 33, "error": 31, "critical": 31}
+"""Colors of levels on a terminal, by their numbers there: green, yellow, red."""
+
+_BOLD, _DIM, _CYAN = 1, 2, 36
 
 
-def _name(node: int, logger: object, name: str, event: EventDict) -> EventDict:
-    return {"node": node, **event}
+class _Lines(logging.Formatter):
+    """Makes a line of a record, of an event or of what a library logged; `node`: as `set_up` says."""
+
+    def __init__(self, node: int | None) -> None:
+        super().__init__()
+        self._node = node
+
+    def _fields(self, record: logging.LogRecord) -> dict[str, Any]:
+        fields: dict[str, Any] = {
+            "timestamp": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds")[:-6] + "Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+        }
+        if self._node is not None:
+            fields["node"] = self._node
+        fields |= record.msg if isinstance(record.msg, dict) else {"event": record.getMessage()}
+        if record.exc_info:
+            # A string, and not frames with their variables: those hold passwords.
+            fields["exception"] = self.formatException(record.exc_info)
+        return {name: _masked(value) for name, value in fields.items()}
 
 
-def _order(logger: object, name: str, event: EventDict) -> EventDict:
-    first = ("timestamp", "level", "logger", "node", "event")
-    return {**{field: event[field] for field in first if field in event}, **event}
+class _Json(_Lines):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return json.dumps(self._fields(record), ensure_ascii=False, default=lambda value: _masked(repr(value)))
+
+
+class _Text(_Lines):
+    """Text for people; an error's traceback on the lines that follow."""
+
+    def __init__(self, node: int | None, *, colors: bool) -> None:
+        super().__init__(node)
+        self._colors = colors
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = self._fields(record)
+        timestamp, level, logger, event = (fields.pop(name) for name in ("timestamp", "level", "logger", "event"))
+        exception = fields.pop("exception", None)
+        paint = self._paint
+        words = [
+            paint(_DIM, timestamp),
+            f"[{paint(_COLORS.get(level, _BOLD), level.ljust(_LEVEL_WIDTH))}]",
+            paint(_BOLD, str(event)),
+            f"[{paint(_BOLD, logger)}]",
+            *(f"{paint(_CYAN, name)}={_shown(fields[name])}" for name in sorted(fields)),
+        ]
+        return " ".join(words) + ("" if exception is None else f"\n{exception}")
+
+    def _paint(self, color: int, text: str) -> str:
+        return f"\x1b[{color}m{text}\x1b[0m" if self._colors else text
+
+
+def _masked(value: Any) -> Any:
+    """Take the passwords out of the URLs that a text may hold (rule 3)."""
+    return "\n".join(map(mask_url, value.split("\n"))) if isinstance(value, str) and "://" in value else value
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, str) and value and not _QUOTED & set(value):
+        return value
+    return str(_masked(repr(value)))
 
 
 def set_up(config: LogConfig, stream: IO[str] | None = None, *, node: int | None = None) -> None:
-    """Send everything that is logged, by structlog or by a library through logging, to `stream` (standard error).
+    """Send everything that is logged, by this program or by a library, to `stream` (standard error).
 
     `node`: the number of this process among those that share the stream; each line names it.
     """
     stream = stream or sys.stderr
-    shared: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_logger_name,
-        structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.StackInfoRenderer(),
-    ]
-    if node is not None:
-        shared.append(partial(_name, node))
-    structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *shared,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
-    )
     handler = logging.StreamHandler(stream)
     handler.addFilter(Repeats())
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                # A string, and not frames with their variables: those hold passwords.
-                structlog.processors.format_exc_info,
-                _mask,
-                *_rendering(config.format, stream),
-            ],
-        )
-    )
+    handler.setFormatter(_Json(node) if config.format == "json" else _Text(node, colors=stream.isatty()))
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)
@@ -148,13 +176,3 @@ def set_up(config: LogConfig, stream: IO[str] | None = None, *, node: int | None
     for noisy in ("sqlalchemy", "alembic", "aiosqlite", "asyncio", "httpx2", "httpcore2", "uvicorn"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     logging.captureWarnings(True)
-
-
-def _rendering(form: Literal["text", "json"], stream: IO[str]) -> list[Processor]:
-    if form == "json":
-        return [_order, structlog.processors.JSONRenderer(ensure_ascii=False)]
-    return [
-        structlog.dev.ConsoleRenderer(
-            colors=stream.isatty(), pad_event_to=0, exception_formatter=structlog.dev.plain_traceback
-        )
-    ]

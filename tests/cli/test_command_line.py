@@ -34,7 +34,7 @@ def test_help_is_there_within_an_instant_and_loads_no_command() -> None:
     assert time.monotonic() - began < 3.0, "ten times what it takes"
     loaded = set(done.stdout.splitlines()[-1].split())
     assert "goloves.cli" in loaded
-    assert not loaded & {"rich", "httpx2", "msgspec", "asyncio", "goloves.config", "goloves.cli.serve", "structlog"}
+    assert not loaded & {"rich", "httpx2", "msgspec", "asyncio", "goloves.config", "goloves.cli.serve"}
 
 
 def test_help_names_every_command_and_every_exit_code(invoke: Callable[..., Result]) -> None:

@@ -8,7 +8,6 @@ from functools import partial
 from itertools import pairwise
 
 import pytest
-import structlog
 
 from goloves.config import SegmentConfig
 from goloves.server.http.shared import PREPARED_KEPT, TARGETS_KEPT
@@ -303,13 +302,15 @@ def test_a_request_that_outlasts_the_drain_is_cut() -> None:
         node.release_store()
 
 
-def test_a_fault_of_our_own_is_500_and_logged_and_the_node_goes_on(node: LiveNode, client: Client) -> None:
+def test_a_fault_of_our_own_is_500_and_logged_and_the_node_goes_on(
+    node: LiveNode, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
     routes = node.node.http.routes
     find = routes.find
-    with structlog.testing.capture_logs() as logs:
-        node.call(lambda: setattr(routes, "find", lambda *_: 1 / 0))
-        response = client.ask("/api/segment/get/order?fault")
-        node.call(lambda: setattr(routes, "find", find))
+    node.call(lambda: setattr(routes, "find", lambda *_: 1 / 0))
+    response = client.ask("/api/segment/get/order?fault")
+    node.call(lambda: setattr(routes, "find", find))
     assert (response.status, response.json["code"]) == (500, "internal")
-    assert [entry["log_level"] for entry in logs] == ["error"]
+    logged = [line for line in caplog.records if line.name == "goloves.http"]
+    assert [(line.levelname, line.exc_info is not None) for line in logged] == [("ERROR", True)]
     assert client.ask().status == 200

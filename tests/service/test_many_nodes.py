@@ -1,12 +1,12 @@
 """Worker ids that run short: a hundred nodes that restart at once, more nodes than ids, a node in a crash loop."""
 
 import asyncio
+import logging
 import random
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
-import structlog
-from structlog.testing import capture_logs
 
 from goloves.core.layout import Layout
 from goloves.service import IdService, ServedSpace
@@ -27,10 +27,20 @@ NARROW = Space("default", Layout(41, 5, 12, epoch_ms=EPOCH_MS - 3_600_000))
 def quiet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Hundreds of nodes log to nobody, and look at clocks that are right anyway only now and then."""
     monkeypatch.setattr("goloves.service.service.OBSERVE_EVERY", 20.0)
-    configured = structlog.get_config()
-    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
+    logging.disable()
     yield
-    structlog.configure(**configured)
+    logging.disable(logging.NOTSET)
+
+
+class Kept(logging.Handler):
+    """Keeps what is logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record)
 
 
 class Fleet:
@@ -171,11 +181,15 @@ async def test_w6_a_crash_loop_in_a_small_space_waits_for_its_own_windows_and_ta
 @on_virtual_time
 async def test_w6_a_space_that_runs_short_is_warned_of_before_it_is_used_up() -> None:
     fleet = Fleet(NARROW, 60.0)
-    structlog.reset_defaults()
-    with capture_logs() as logs:
+    logging.disable(logging.NOTSET)
+    kept = Kept()
+    logging.getLogger("goloves").addHandler(kept)
+    try:
         await fleet.start(16)
-        assert not [line for line in logs if "run short" in line["event"]]
+        assert not [line for line in kept.lines if "run short" in line.getMessage()]
         await fleet.start(1)
-    warned = [line for line in logs if "run short" in line["event"]]
-    assert [(line["taken"], line["of"]) for line in warned] == [(17, 32)]
+    finally:
+        logging.getLogger("goloves").removeHandler(kept)
+    events: list[Any] = [line.msg for line in kept.lines if "run short" in line.getMessage()]
+    assert [(event["taken"], event["of"]) for event in events] == [(17, 32)]
     await fleet.close()

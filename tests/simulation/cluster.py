@@ -12,8 +12,6 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-import structlog
-
 from goloves.config import SegmentConfig, SnowflakeConfig
 from goloves.core.layout import Layout
 from goloves.errors import GolovesError
@@ -397,11 +395,7 @@ def play(seed: int) -> Outcome:
 
 def quiet() -> None:
     """Have stories log nothing."""
-    structlog.configure(
-        processors=[],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL),
-        logger_factory=structlog.ReturnLoggerFactory(),
-    )
+    logging.disable()
 
 
 def another_layout(space: Space) -> Space:

@@ -6,7 +6,6 @@ import tempfile
 from pathlib import Path
 
 import pytest
-import structlog
 from sqlalchemy import Connection
 
 from goloves.core.grants import Range
@@ -234,13 +233,12 @@ def test_r8_where_mounts_can_not_be_read_nothing_is_assumed(tmp_path: Path) -> N
 
 
 async def test_r8_the_warning_is_logged_when_the_store_is_opened(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(checks, "file_system", lambda *_: "tmpfs")
-    with structlog.testing.capture_logs() as logs:
-        store = await made(tmp_path)
-        await store.close()
-    assert [entry for entry in logs if "forgets" in entry["event"] and entry["log_level"] == "warning"]
+    store = await made(tmp_path)
+    await store.close()
+    assert [line for line in caplog.records if "forgets" in line.getMessage() and line.levelname == "WARNING"]
     monkeypatch.setattr(checks, "file_system", lambda *_: "cifs")
     with pytest.raises(StoreRefused, match="network file system"):
         await a_store(tmp_path).open()

@@ -10,14 +10,13 @@ Rules:
 import hmac
 from pathlib import Path
 
-import structlog
-
 from goloves.errors import ConfigError
+from goloves.logger import get_logger
 
 LEAST = 16
 """Characters of a token: 64 bits, written in hexadecimal, are not guessed over a network."""
 
-log = structlog.get_logger("goloves.admin")
+log = get_logger("goloves.admin")
 
 
 class Access:

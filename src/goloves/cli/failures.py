@@ -58,7 +58,6 @@ EXTRAS = {
     "alembic": "server",
     "sqlalchemy": "server",
     "starlette": "server",
-    "structlog": "server",
     "uvicorn": "server",
     "uvloop": "server",
     "asyncmy": "mysql",

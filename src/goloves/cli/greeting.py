@@ -8,16 +8,16 @@ from pathlib import Path
 from urllib.parse import quote
 
 import click
-import structlog
 
 from goloves import __version__
 from goloves.cli.opening import address_of_store
 from goloves.config import Config
 from goloves.config.addresses import Address
 from goloves.config.settings import StoresConfig
+from goloves.logger import get_logger
 from goloves.server.assembly import FirstWords
 
-log = structlog.get_logger("goloves.serve")
+log = get_logger("goloves.serve")
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import structlog
 
 from goloves.cli.failures import Exit, Failure, failure, missing_extra
 from goloves.cli.greeting import Place, say_first_words
@@ -25,6 +24,7 @@ from goloves.config import Config, load
 from goloves.config.addresses import parse_address
 from goloves.errors import ConfigError, GolovesError
 from goloves.log import set_up
+from goloves.logger import get_logger
 from goloves.server.assembly import FirstWords, assemble, may_create, state_directory
 from goloves.server.listener import address_of, close_listener, listen
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from goloves.supervisor.messages import Failed, Ready
     from goloves.supervisor.open_listeners import OpenListeners
 
-log = structlog.get_logger("goloves.serve")
+log = get_logger("goloves.serve")
 
 
 class Nodes(click.ParamType):  # type: ignore[type-arg]  # generic for the type checker only

@@ -25,10 +25,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import structlog
-
 from goloves.config.addresses import Address
 from goloves.errors import ConfigError
+from goloves.logger import get_logger
 from goloves.server.balance import LEAVE
 
 BACKLOG = 1024
@@ -58,7 +57,7 @@ _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _SHUT = errno.EINVAL
 """Nothing comes from this listener any more: it was shut, by whichever process."""
 
-log = structlog.get_logger("goloves.listener")
+log = get_logger("goloves.listener")
 
 
 def listen(address: Address, setting: str = "http.listen") -> list[socket.socket]:

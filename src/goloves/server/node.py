@@ -23,8 +23,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from functools import partial
 
-import structlog
-
+from goloves.logger import get_logger
 from goloves.server.balance import Balance, Kind
 from goloves.server.grpc.connection import GrpcConnection
 from goloves.server.grpc.limits import GrpcLimits
@@ -49,7 +48,7 @@ LOOK = 0.02
 RENEW = 5.0
 """Seconds between two looks at the files of certificates: renewals happen days before they are due."""
 
-log = structlog.get_logger("goloves.node")
+log = get_logger("goloves.node")
 
 
 class Node:

@@ -12,9 +12,8 @@ Rules:
 import ssl
 from pathlib import Path
 
-import structlog
-
 from goloves.errors import ConfigError
+from goloves.logger import get_logger
 
 HTTP_PROTOCOLS = ("http/1.1",)
 GRPC_PROTOCOLS = ("h2",)
@@ -23,7 +22,7 @@ CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """For TLS 1.2: forward secret and authenticated, so that none is on HTTP/2's list of refused ones. TLS 1.3 has its
 own."""
 
-log = structlog.get_logger("goloves.tls")
+log = get_logger("goloves.tls")
 
 
 class Certificates:

@@ -14,9 +14,8 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-import structlog
-
 from goloves.errors import GolovesError, Locked, StoreUnavailable, UnknownOutcome
+from goloves.logger import get_logger
 
 T = TypeVar("T")
 
@@ -29,7 +28,7 @@ LONGEST_DELAY = 1.0
 QUIET = 60.0
 """Seconds between two log lines that say the same."""
 
-log = structlog.get_logger("goloves.store")
+log = get_logger("goloves.store")
 
 
 class Gate:

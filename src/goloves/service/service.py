@@ -21,8 +21,6 @@ from collections.abc import Callable, Coroutine, Iterable
 from difflib import get_close_matches
 from typing import Any
 
-import structlog
-
 from goloves.config import SegmentConfig, SnowflakeConfig
 from goloves.core.clock import SteadyClock
 from goloves.core.grants import MAX_NUMBER, Range
@@ -41,6 +39,7 @@ from goloves.errors import (
     UnknownSpace,
     UnknownTag,
 )
+from goloves.logger import get_logger
 from goloves.service.clock import Clock, SystemClock
 from goloves.service.counters import Counters
 from goloves.service.gate import QUIET, Gate
@@ -80,7 +79,7 @@ STOPPING = "this node is stopping; ask another one"
 
 FORKED = "ids belong to the process that started the service, not to its forked child: start one here"
 
-log = structlog.get_logger("goloves.service")
+log = get_logger("goloves.service")
 
 _services: "weakref.WeakSet[IdService]" = weakref.WeakSet()
 

@@ -18,8 +18,6 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import structlog
-
 from goloves.config import SnowflakeConfig
 from goloves.config.settings import SpaceConfig
 from goloves.core.clock import SteadyClock
@@ -42,6 +40,7 @@ from goloves.errors import (
     UnknownSpace,
     WindowLost,
 )
+from goloves.logger import get_logger
 from goloves.service.clock import Clock
 from goloves.service.counters import Counters
 from goloves.service.gate import QUIET, Gate
@@ -71,7 +70,7 @@ WARN_EVERY = 3600.0
 MAX_WAITING = 10_000
 """Requests that may wait for one space at once: some seconds' worth, a few MB."""
 
-log = structlog.get_logger("goloves.snowflake")
+log = get_logger("goloves.snowflake")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,6 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-import structlog
-
 from goloves.config import SegmentConfig
 from goloves.core.grants import Range
 from goloves.core.segment import SegmentBuffer, StepPolicy
@@ -29,6 +27,7 @@ from goloves.errors import (
     UnknownOutcome,
     UnknownTag,
 )
+from goloves.logger import get_logger
 from goloves.service.counters import Counters
 from goloves.service.gate import Gate
 from goloves.service.line import Line, Waiter, fail, serve, wanted
@@ -48,7 +47,7 @@ cut by jitter. Calls that wait for locks take up connections that other tags nee
 LONGEST_REST = 2.0
 """Seconds: a lock that was let go is noticed within that."""
 
-log = structlog.get_logger("goloves.segment")
+log = get_logger("goloves.segment")
 
 
 @dataclass(slots=True)

@@ -26,13 +26,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-import structlog
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 from sqlalchemy.util import await_only, greenlet_spawn
 
 from goloves.errors import GolovesError, Locked, StoreRefused, StoreUnavailable, UnknownOutcome
+from goloves.logger import get_logger
 from goloves.stores.dialects import Dialect, Verdict
 
 T = TypeVar("T")
@@ -59,7 +59,7 @@ MISTAKES = (ValueError, AssertionError)
 """What our own transactions raise where their caller is wrong: just these classes, for a driver that meets bytes that
 it does not understand raises their children, and anything else too."""
 
-log = structlog.get_logger("goloves.store")
+log = get_logger("goloves.store")
 
 
 class _Unconnectable(StoreRefused):

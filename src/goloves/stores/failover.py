@@ -13,15 +13,15 @@ Rules:
 from dataclasses import dataclass
 from typing import Literal
 
-import structlog
 from sqlalchemy import BigInteger, Connection, literal, select, update
 from sqlalchemy.exc import DBAPIError
 
+from goloves.logger import get_logger
 from goloves.stores import schema
 from goloves.stores.base import FENCES_SKIPPED
 from goloves.stores.dialects import Dialect, Server
 
-log = structlog.get_logger("goloves.store")
+log = get_logger("goloves.store")
 
 Policy = Literal["halt", "skip", "ignore"]
 

@@ -22,10 +22,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Generic, Literal, TypeVar
 
-import structlog
-
 from goloves.core.grants import Range, Window
 from goloves.errors import GolovesError, StoreWentBackwards, UnknownSpace, UnknownTag, WindowLost
+from goloves.logger import get_logger
 from goloves.stores.base import MAX_READ, Claim, Mark, NewTag, SegmentStore, Space, Store, Tag, TagChange, WorkerStore
 from goloves.stores.marks import Marks, Standing
 
@@ -37,7 +36,7 @@ REPORTED = 100
 """Marks that are written in one transaction: two statements each, which have to be through within the time of a call
 also where the database is some milliseconds away."""
 
-log = structlog.get_logger("goloves.guard")
+log = get_logger("goloves.guard")
 
 Watched = TypeVar("Watched", bound=Store)
 

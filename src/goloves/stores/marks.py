@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-import structlog
-
 from goloves.errors import ConfigError
+from goloves.logger import get_logger
 from goloves.stores.base import Mark
 
 FORMAT = 1
@@ -33,7 +32,7 @@ COMPACT_AFTER = 100_000
 STATE = "node-"
 """Begins the names of the state directories of one machine's nodes, which lie side by side."""
 
-log = structlog.get_logger("goloves.guard")
+log = get_logger("goloves.guard")
 
 
 def lock_directory(directory: Path) -> TextIO:

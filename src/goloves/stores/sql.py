@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-import structlog
 from sqlalchemy import Connection, update
 
 from goloves.errors import StoreRefused, StoreUnavailable, StoreWentBackwards
+from goloves.logger import get_logger
 from goloves.stores import checks, migrations, schema
 from goloves.stores.base import draw_repair
 from goloves.stores.checks import Migrated
@@ -30,7 +30,7 @@ from goloves.stores.workers import SqlWorkers
 
 T = TypeVar("T")
 
-log = structlog.get_logger("goloves.store")
+log = get_logger("goloves.store")
 
 
 @dataclass(frozen=True)

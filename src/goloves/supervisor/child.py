@@ -10,9 +10,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import structlog
-
 from goloves.config import Config
+from goloves.logger import get_logger
 from goloves.server.balance import LAYOUT
 from goloves.server.stages import Stage
 from goloves.supervisor.messages import (
@@ -48,7 +47,7 @@ stalls for a moment asks once more, is told to close, and meets no connection th
 NICE_TO_KILL = 200
 """Points by which the kernel rather ends a node than its supervisor when memory runs out: a node is replaced."""
 
-log = structlog.get_logger("goloves.supervisor")
+log = get_logger("goloves.supervisor")
 
 
 def node_environment(environ: Mapping[str, str]) -> dict[str, str]:

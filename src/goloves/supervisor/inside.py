@@ -20,13 +20,13 @@ import sys
 from typing import Any, NoReturn
 
 import msgspec
-import structlog
 
 from goloves import __version__
 from goloves.config import Config
 from goloves.config.settings import LogConfig
 from goloves.errors import GolovesError
 from goloves.log import set_up
+from goloves.logger import get_logger
 from goloves.server.assembly import Assembled, assemble, state_directory
 from goloves.server.balance import LAYOUT, Balance
 from goloves.server.node import LAST_ANSWER, raise_open_files
@@ -75,7 +75,7 @@ SPARE = 1_048_576
 FAILED = 1
 """Exit code of a node that could not start; it has told the supervisor why."""
 
-log = structlog.get_logger("goloves.node")
+log = get_logger("goloves.node")
 
 
 def main() -> None:

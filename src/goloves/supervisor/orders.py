@@ -12,9 +12,9 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import msgspec
-import structlog
 
 from goloves.errors import GolovesError
+from goloves.logger import get_logger
 
 NAME = "control"
 
@@ -24,7 +24,7 @@ LONGEST = 65_536
 PATIENCE = 10.0
 """Seconds within which whoever connects has to say what it wants."""
 
-log = structlog.get_logger("goloves.supervisor")
+log = get_logger("goloves.supervisor")
 
 
 class Request(msgspec.Struct, frozen=True):

@@ -10,10 +10,9 @@ that can't start takes nothing down. Where that one had to go first, a node with
 
 from collections.abc import Callable
 
-import structlog
-
 from goloves.config import Config
 from goloves.errors import ConfigError, GolovesError, ShuttingDown
+from goloves.logger import get_logger
 from goloves.supervisor.changes import changes
 from goloves.supervisor.child import Child, said_of_end
 from goloves.supervisor.post import Post
@@ -26,7 +25,7 @@ SCARCE = 2
 """Worker ids of a space for each node below which a new one may find none free: those of nodes that did not give theirs
 back, as one that was killed, rest until their windows end."""
 
-log = structlog.get_logger("goloves.supervisor")
+log = get_logger("goloves.supervisor")
 
 Say = Callable[[str], None]
 

@@ -13,15 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-import structlog
-
 from goloves.errors import ConfigError
+from goloves.logger import get_logger
 from goloves.stores.marks import STATE, lock_directory
 
 MOST = 1024
 """Numbers that are tried: many times the nodes that there can be on a machine."""
 
-log = structlog.get_logger("goloves.supervisor")
+log = get_logger("goloves.supervisor")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-import structlog
-
 from goloves.admin.access import Access
 from goloves.config import Config
 from goloves.errors import ConfigError, GolovesError
+from goloves.logger import get_logger
 from goloves.supervisor.changes import Changes, changes
 from goloves.supervisor.messages import Ready
 from goloves.supervisor.open_listeners import OpenListeners
@@ -32,7 +31,7 @@ ORPHANS = 15.0
 """Seconds that a start waits for addresses which nodes of a killed supervisor hold still: they let go of them at once
 unless they are frozen or hang, and end within this time."""
 
-log = structlog.get_logger("goloves.supervisor")
+log = get_logger("goloves.supervisor")
 
 Greet = Callable[[OpenListeners, Ready], None]
 

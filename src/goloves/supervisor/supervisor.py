@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import msgspec
-import structlog
 
 from goloves.config import Config
 from goloves.config.rules import MOST_NODES
 from goloves.config.settings import LogConfig
 from goloves.errors import ConfigError, GolovesError, ShuttingDown
 from goloves.log import set_up
+from goloves.logger import get_logger
 from goloves.server.assembly import may_create
 from goloves.server.balance import PLACES, Balance, make_memory
 from goloves.supervisor.child import Child, said_of_end
@@ -48,7 +48,7 @@ or learned of the stop from somebody else."""
 HASTENED = 4.0
 """Seconds that nodes have for their end after a second signal: they only release their windows."""
 
-log = structlog.get_logger("goloves.supervisor")
+log = get_logger("goloves.supervisor")
 
 
 def how_many(config: Config) -> int:

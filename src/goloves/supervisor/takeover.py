@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import TextIO
 
 import msgspec
-import structlog
 
 from goloves.config import Config
 from goloves.errors import ConfigError
+from goloves.logger import get_logger
 from goloves.supervisor.changes import stores_of
 from goloves.supervisor.open_listeners import Opened, OpenListeners
 from goloves.supervisor.orders import Reply, Request, connect, read_line
@@ -45,7 +45,7 @@ COMMITTED = 5.0
 
 COMMIT = b"commit\n"
 
-log = structlog.get_logger("goloves.supervisor")
+log = get_logger("goloves.supervisor")
 
 
 class Given(msgspec.Struct, frozen=True):

@@ -10,13 +10,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 
-import structlog
-
 from goloves.errors import ConfigError, GolovesError
+from goloves.logger import get_logger
 from goloves.supervisor.child import said_of_end
 from goloves.supervisor.supervisor import Supervisor
 
-log = structlog.get_logger("goloves.supervisor")
+log = get_logger("goloves.supervisor")
 
 
 class UpgradeFailed(GolovesError):

@@ -14,9 +14,8 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
 from goloves.errors import GolovesError
+from goloves.logger import get_logger
 from goloves.server.grpc.methods import Method
 from goloves.server.grpc.statuses import call_error
 from goloves.wire.grpc import (
@@ -47,7 +46,7 @@ millisecond."""
 HEAD_BLOCK = encode(HEAD)
 OK_BLOCK = encode(OK_TRAILERS)
 
-log = structlog.get_logger("goloves.grpc")
+log = get_logger("goloves.grpc")
 
 
 class Route:

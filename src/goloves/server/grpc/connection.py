@@ -16,8 +16,7 @@ import asyncio
 import random
 from typing import TYPE_CHECKING, cast
 
-import structlog
-
+from goloves.logger import get_logger
 from goloves.server.grpc.call import GrpcCall, Route
 from goloves.server.grpc.routes import REFUSED_OCTETS, HttpRefusal
 from goloves.wire.grpc import CallError, Status, timeout_seconds
@@ -50,7 +49,7 @@ of the largest answers, so that the kernel does not run dry while the next one i
 DROPPED = 16_777_216
 """Octets that are still read and dropped from a client that was refused, before the connection is cut."""
 
-log = structlog.get_logger("goloves.grpc")
+log = get_logger("goloves.grpc")
 
 
 class Refused:

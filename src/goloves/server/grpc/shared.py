@@ -3,8 +3,7 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-import structlog
-
+from goloves.logger import get_logger
 from goloves.server.grpc.limits import GrpcLimits
 from goloves.server.grpc.methods import Service
 from goloves.server.grpc.routes import Routes, refusal
@@ -21,7 +20,7 @@ HELD_SHARE = 16
 QUIET = 60.0
 """Seconds between two log lines about connections that were ended for a fault of the peer's."""
 
-log = structlog.get_logger("goloves.grpc")
+log = get_logger("goloves.grpc")
 
 
 class GrpcCounters:

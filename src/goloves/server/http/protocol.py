@@ -17,9 +17,8 @@ import random
 import sys
 from typing import cast
 
-import structlog
-
 from goloves.errors import GolovesError, InvalidCount
+from goloves.logger import get_logger
 from goloves.server.http.answers import CLOSE, KEEP_ALIVE, NO_STORE, Answer, error_answer, problem
 from goloves.server.http.draws import Draw
 from goloves.server.http.shared import NOTHING, REFUSED_AT_ONCE, SEEN, HttpShared
@@ -57,7 +56,7 @@ OVER = {
 }
 """With what a connection is refused that is over a limit, and what it is told."""
 
-log = structlog.get_logger("goloves.http")
+log = get_logger("goloves.http")
 
 
 class HttpConnection(asyncio.Protocol):
