@@ -13,7 +13,9 @@ One bound, as the guarantees state it: a store that was set back has forgotten w
 """
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from goloves.core.grants import Range, Window
 from goloves.core.layout import Decoded, Layout
@@ -21,7 +23,18 @@ from goloves.errors import InvalidId
 
 
 class Duplicate(AssertionError):
-    """What must never happen happened."""
+    """What must never happen happened.
+
+    It is told at once, and not only raised: a node's keepers outlive whatever they meet, and would outlive this too.
+    """
+
+    told: ClassVar[Callable[[BaseException], None] | None] = None
+    """Who is told, while a story is played."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        if Duplicate.told is not None:
+            Duplicate.told(self)
 
 
 @dataclass(slots=True, eq=False)

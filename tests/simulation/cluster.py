@@ -20,7 +20,7 @@ from goloves.service import IdService, ServedSpace
 from goloves.stores.base import NewTag, Space
 from goloves.stores.marks import Marks
 from goloves.stores.memory import LeafRow, MemoryStore
-from simulation.checker import Checker
+from simulation.checker import Checker, Duplicate
 from simulation.clocks import EPOCH_MS, SimClock
 from simulation.guards import HeardSegments, HeardWindows, Listener
 from simulation.loop import HOST, START, Host, VirtualLoop
@@ -154,7 +154,7 @@ class SimNode:
         checker = self.cluster.checker
         asked = checker.moment
         choice = rng.random()
-        if choice < 0.5:
+        if choice < 0.5 and not self.cluster.windows_alone:
             tag = rng.choice(TAGS).name
             spans: list[range] = []
             if choice < 0.25:
@@ -209,6 +209,8 @@ class Cluster:
     space: Space = SPACE
     store_clock: str = "right"
     """`right`, `steps`, or `none` where the store has none."""
+    windows_alone: bool = False
+    """Whether nobody draws numbers."""
     failover: str = "halt"
     """What happens when the store's server became another (R7)."""
     data: SimData = field(default_factory=lambda: SimData(uuid="a store"))
@@ -341,7 +343,10 @@ class Cluster:
     def check_progress(self) -> None:
         """Every node has issued ids of each kind after the faults were over, unless something that lasts forbids it."""
         for node in self.nodes:
-            for mode, excuse in (("segment", self._no_tag()), ("snowflake", self._no_window(node))):
+            for mode, excuse in (
+                ("segment", self.windows_alone or self._no_tag()),
+                ("snowflake", self._no_window(node)),
+            ):
                 if not excuse and node.served_at.get(mode, 0.0) <= self.calm_at:
                     raise AssertionError(
                         f"{node.name} issued no {mode} id after the faults were over; its errors: {dict(node.errors)}"
@@ -349,7 +354,9 @@ class Cluster:
                 self.happened[f"excused from {mode}"] += excuse
 
     def _no_tag(self) -> bool:
-        """Whether every tag is gone or used up."""
+        """Whether every tag is gone or used up, or nobody asks for one."""
+        if self.windows_alone:
+            return True
         for name, row in self.data.leaf.items():
             marked = self.data.tags.get(name)
             if marked is None or (row.max_id < marked.limit and not marked.halted):
@@ -379,6 +386,7 @@ def play(seed: int) -> Outcome:
     asyncio.set_event_loop(None)
     rng = random.Random(seed)
     cluster = Cluster(rng, loop)
+    Duplicate.told = loop.fail
     try:
         loop.run_story(run_story(cluster, seed))
         cluster.checker.check()
@@ -388,6 +396,7 @@ def play(seed: int) -> Outcome:
         error.add_note(f"seed {seed}; its story:\n" + "\n".join(cluster.story))
         raise
     finally:
+        Duplicate.told = None
         loop.end()
     cluster.happened["repeated within the bound"] = cluster.checker.repeated
     return Outcome(seed, cluster.checker.issued, cluster.checker.repeated, cluster.happened, cluster.story)

@@ -11,8 +11,8 @@ repair, ranges burned, windows lost, windows released, clock jumps, restore whil
 """Happens at least once in twenty stories."""
 
 SELDOM = """lost space, deleted by SQL, own row deleted, store clock step, store's clock: none, store's clock: steps,
-another layout, static beside pooled, restricted worker ids, begin of time, end of time, failover noticed,
-workers abandoned"""
+windows alone, restore at rest, another layout, static beside pooled, restricted worker ids, begin of time, end of time,
+failover noticed, workers abandoned"""
 """Happens at least once in a hundred stories, of which there are twelve kinds."""
 
 RARE = """windows adopted, repeated within the bound"""

@@ -15,6 +15,9 @@ from goloves.stores.memory import MemoryData
 from simulation.checker import Checker, Duplicate
 from simulation.network import FarStore
 
+SPACE_NAME = "default"
+"""The one space of a simulation."""
+
 
 @dataclass
 class Listener:
@@ -37,6 +40,17 @@ class Listener:
             > max(data.tags[tag].mark if tag in data.tags else -1, data.leaf[tag].max_id if tag in data.leaf else -1)
             for tag, number in self.checker.marks[self.node].numbers.items()
         )
+
+    def fences_behind(self) -> set[int]:
+        """Give the worker ids of which this node has seen a higher fence than the store knows."""
+        data, space = self.data, SPACE_NAME
+        rows, registered = data.workers.get(space, {}), data.spaces.get(space)
+        unused = registered.fence if registered is not None else -1
+        return {
+            worker
+            for worker, fence in self.checker.marks[self.node].fences.items()
+            if fence > (rows[worker].fence if worker in rows and registered is not None else unused)
+        }
 
     def check_granted(self, what: object) -> None:
         """Hold that nothing is granted to a node whose marks were above the store's when it opened it (R5)."""
@@ -87,19 +101,28 @@ class HeardSegments(SegmentGuard):
 
 
 class HeardWindows(WorkerGuard):
-    """The guard over windows."""
+    """The guard over windows.
+
+    Whoever knows a fence that the store has forgotten is granted no window of any worker id (R5): the next claim may
+    meet one whose fence nobody remembers.
+    """
 
     def __init__(self, store: FarStore, marks: Marks, listener: Listener) -> None:
         super().__init__(store, marks, listener.node)
         self.listener = listener
 
     async def claim(self, claim: Claim) -> Window:
+        listener = self.listener
         marks, halts = self._before()
+        behind, mended = listener.fences_behind(), listener.mended()
         try:
             window = await super().claim(claim)
         except StoreWentBackwards as error:
-            self.listener.heard(error, "")
+            listener.heard(error, "")
             raise
+        behind &= listener.fences_behind()
+        if behind and mended == listener.mended():
+            raise Duplicate(f"{listener.life} claimed {window}, though the store had forgotten fences of {behind}")
         return self._acknowledged(window, marks, halts)
 
     async def find_window(self, space: str, nonce: str) -> Window | None:

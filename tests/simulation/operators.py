@@ -37,6 +37,21 @@ async def restore(cluster: Cluster, node: SimNode) -> None:
     await _repair_later(cluster)
 
 
+async def restore_at_rest(cluster: Cluster, node: SimNode) -> None:
+    """The store is set back while no node runs; what shows it then is what their state directories remember."""
+    if not cluster.backups or any(each.suspended for each in cluster.nodes):
+        cluster.backups.append(cluster.back_up())
+        return
+    cluster.tell("all stopped, store set back, all started")
+    cluster.happened["restore at rest"] += 1
+    for each in cluster.nodes:
+        each.kill()
+    cluster.restore(cluster.rng.choice(cluster.backups))
+    for each in cluster.nodes:
+        each.start()
+    await _repair_later(cluster)
+
+
 async def fail_over(cluster: Cluster, node: SimNode) -> None:
     """A replica takes over that has not seen the last commits."""
     if cluster.checker.forgetful:

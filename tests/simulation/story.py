@@ -32,6 +32,7 @@ from simulation.operators import (
     recreate_tag,
     reinsert_row,
     restore,
+    restore_at_rest,
     step_store_clock,
 )
 
@@ -45,6 +46,9 @@ Fault = Callable[[Cluster, SimNode], Awaitable[None]]
 
 MACHINES: list[Fault] = [pause, suspend, crash, crash, restart, step_clock, freeze_clock, drift_clock, copy_state]
 NETWORK: list[Fault] = [storm, storm, cut, deaf, black_hole]
+
+ALONE: list[Fault] = [restore_at_rest, restore_at_rest, back_up, back_up, crash, crash, restart, pause, storm]
+"""Where nobody draws numbers, so that windows alone can show that the store was set back."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,7 @@ async def run_story(cluster: Cluster, seed: int) -> None:
             await asyncio.sleep(0.5)
             if cluster.data.workers.get(SPACE.name):  # a space of which nothing was claimed takes any configuration
                 node.start()
+    faults = ALONE if cluster.windows_alone else kind.faults
     under_way: list[asyncio.Task[None]] = []
     sleeps_at = rng.uniform(0.2, 0.9) * LENGTH if rng.random() < 0.15 else LENGTH
     gone = 0.0
@@ -99,7 +104,7 @@ async def run_story(cluster: Cluster, seed: int) -> None:
             sleeps_at = LENGTH
             await asyncio.gather(*under_way)
             await long_sleep(cluster)
-        under_way.append(cluster.loop.create_task(_begin(cluster, rng.choice(kind.faults))))
+        under_way.append(cluster.loop.create_task(_begin(cluster, rng.choice(faults))))
     await asyncio.gather(*under_way)
     await _calm_down(cluster)
     await asyncio.sleep(CALM)
@@ -130,6 +135,9 @@ def _cast(cluster: Cluster, kind: str, turn: int) -> list[tuple[Space, range | N
         cluster.happened[f"store's clock: {cluster.store_clock}"] += 1
     elif kind == "failover":
         cluster.failover = ["halt", "skip", "ignore"][turn % 3]
+    if kind == "static, restored" and turn % 3 == 2:
+        cluster.windows_alone = True
+        cluster.happened["windows alone"] += 1
     cluster.data.only_leaf = kind == "only leaf's table"
     cluster.space = space
     cluster.checker.layout = space.layout

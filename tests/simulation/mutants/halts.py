@@ -5,18 +5,21 @@ from typing import Any
 
 from pytest import MonkeyPatch
 
-from goloves.core.grants import Range
+from goloves.core.grants import Range, Window
 from goloves.errors import GolovesError
 from goloves.service.spaces import SpaceSource
 from goloves.service.tags import TagSource
 from goloves.stores.base import Mark
-from goloves.stores.guard import SegmentGuard
+from goloves.stores.guard import SegmentGuard, WorkerGuard
 from goloves.stores.marks import Marks
 from goloves.stores.memory import MemoryStore
 from simulation.cluster import Cluster
 from simulation.mutants.listed import mutant
 
 RESTORED = ("restored in peace", "restored", "static, restored")
+
+ALONE = "static, restored"
+"""Has stories in which nobody draws numbers: else those of tags show first that a store was set back."""
 
 
 @mutant(*RESTORED)
@@ -43,6 +46,24 @@ def r5_guard_compares_no_tag_when_it_opens_the_store(patch: MonkeyPatch) -> None
         return ""
 
     patch.setattr(SegmentGuard, "_find_behind", nothing)
+
+
+@mutant(ALONE)
+def r5_guard_compares_no_fence(patch: MonkeyPatch) -> None:
+    """Neither those of the space before a claim nor that of the answer; each of them alone is held by `test_guard.py`.
+
+    One of them is enough in nearly every story, for a node meets its own worker ids again.
+    """
+
+    async def seen(self: WorkerGuard, window: Window, before: dict[int, int]) -> Window:
+        self._granted(Mark("worker", window.space, window.fence, window.worker))
+        return window
+
+    async def nothing(self: WorkerGuard, space: str, marks: Mapping[int, int]) -> str:
+        return ""
+
+    patch.setattr(WorkerGuard, "_seen", seen)
+    patch.setattr(WorkerGuard, "_behind", nothing)
 
 
 @mutant(*RESTORED)
