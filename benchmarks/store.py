@@ -1,5 +1,6 @@
 """The real MariaDB that ranges come from while something is measured: the one that the tests start."""
 
+import contextlib
 import os
 import subprocess
 from collections.abc import Iterable
@@ -15,6 +16,9 @@ With the defaults the step would grow until a range lasts 15 minutes, and no run
 
 BATCH_STEP = 1_000_000
 """Step of the tag `batch`: the largest to which one grows by itself, under the defaults."""
+
+LOWEST = 19
+"""The lowest priority, as `nice` counts."""
 
 INSERT = "INSERT INTO leaf_alloc (biz_tag, max_id, step, description, update_time) VALUES "
 
@@ -58,11 +62,19 @@ class Store:
         self._server.remove()
 
     def _settle(self, core: int | None) -> None:
-        """Move all its threads to the load's core: the server's core is the server's."""
+        """Move all its threads to the load's core, behind the load: the server's core is the server's.
+
+        Elsewhere a database has a machine of its own. Here it works for more than a millisecond a refill on the core of
+        the load generator, which must not wait for it: it would count that as the server's latency.
+        """
         process = self._server.process
         if core is not None and process is not None:
             for thread in Path(f"/proc/{process.pid}/task").iterdir():
                 os.sched_setaffinity(int(thread.name), {core})
+                os.setpriority(os.PRIO_PROCESS, int(thread.name), LOWEST)
+            # Where the kernel groups processes by their session, it is the groups' priorities that count (sched(7)).
+            with contextlib.suppress(OSError):
+                Path(f"/proc/{process.pid}/autogroup").write_text(str(LOWEST), encoding="ascii")
 
 
 def goloves_config(directory: Path, url: str, port: int, grpc: int, max_step: int | None = STEP) -> Path:
