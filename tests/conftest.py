@@ -6,8 +6,10 @@ A run takes as long as its last test: the rooms with tests of many seconds come 
 ones are left to share out.
 """
 
+import io
+import logging
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -78,3 +80,23 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
     report = yield
     _fail_if_left_out(report)
     return report
+
+
+@pytest.fixture
+def said() -> Iterator[Callable[[], str]]:
+    """Give what the program logged in this process since this was asked last, fields and all."""
+    stream = io.StringIO()
+    handler, logger = logging.StreamHandler(stream), logging.getLogger("goloves")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+
+    def read() -> str:
+        text = stream.getvalue()
+        stream.seek(0)
+        stream.truncate()
+        return text
+
+    yield read
+    logger.removeHandler(handler)
+    logger.setLevel(level)

@@ -4,6 +4,7 @@ import asyncio
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -88,7 +89,7 @@ async def test_requests_do_not_keep_a_store_that_is_back_from_being_opened() -> 
 
 @on_virtual_time
 async def test_a_store_that_comes_back_and_must_not_be_used_is_said_once_a_minute_and_looked_at_again(
-    capsys: pytest.CaptureFixture[str],
+    said: Callable[[], str],
 ) -> None:
     async with World(started=False) as world:
         world.store.before["open"] = refused
@@ -96,7 +97,7 @@ async def test_a_store_that_comes_back_and_must_not_be_used_is_said_once_a_minut
         world.store.before["open"] = raising(StoreRefused("it is a replica"))
         await asyncio.sleep(90)
         assert world.service.readiness()[0] == "the store can't be used: it is a replica"
-        assert capsys.readouterr().out.count("the store can't be used") == 2
+        assert said().count("the store can't be used") == 2
         world.store.before.clear()
         await world.wait_for(lambda: not world.service.readiness(), within=2)
 

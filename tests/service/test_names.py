@@ -1,6 +1,7 @@
 """How names become sources: picking up, not knowing, creating."""
 
 import asyncio
+from collections.abc import Callable
 from sys import getsizeof
 
 import pytest
@@ -165,7 +166,7 @@ async def test_a_look_up_that_fails_in_a_way_nobody_foresaw_is_answered_and_the_
 
 @on_virtual_time
 async def test_reading_the_tags_again_goes_on_after_a_failure_that_nobody_foresaw(
-    capsys: pytest.CaptureFixture[str],
+    said: Callable[[], str],
 ) -> None:
     async with World() as world:
         await world.ids("order")
@@ -174,7 +175,7 @@ async def test_reading_the_tags_again_goes_on_after_a_failure_that_nobody_foresa
         await world.operator.delete_tag("order")
         await asyncio.sleep(130)
         assert "order" not in world.service.tags
-    assert "a background task failed" in capsys.readouterr().out
+    assert "a background task failed" in said()
 
 
 @on_virtual_time

@@ -1,4 +1,5 @@
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -737,9 +738,7 @@ async def test_w2_a_clock_before_the_layout_s_epoch_claims_nothing() -> None:
     ],
 )
 @pytest.mark.parametrize(("days", "warns"), [(59, 1), (61, 0)])
-def test_the_end_of_every_layout_is_warned_of(
-    layout: Layout, days: int, warns: int, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_end_of_every_layout_is_warned_of(layout: Layout, days: int, warns: int, said: Callable[[], str]) -> None:
     epoch_ms = EPOCH_MS + days * 86_400_000 - layout.end_units * layout.unit_ms
     ending = replace(layout, epoch_ms=epoch_ms)
 
@@ -749,46 +748,46 @@ def test_the_end_of_every_layout_is_warned_of(
             assert await world.snowflakes()
 
     story()
-    assert capsys.readouterr().out.count("the layout's time runs out: make a new space") == warns
+    assert said().count("the layout's time runs out: make a new space") == warns
 
 
 @on_virtual_time
 async def test_w6_too_few_worker_ids_for_the_nodes_are_warned_of_and_rarely(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    said: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("goloves.service.spaces.WARN_EVERY", 1200.0)
     data = MemoryData(uuid="a store")
     async with World(data=data):
-        assert "run short" not in capsys.readouterr().out, "one of four"
+        assert "run short" not in said(), "one of four"
         async with World(data=data, tags=()):
-            assert "run short" not in capsys.readouterr().out, "two of four"
+            assert "run short" not in said(), "two of four"
             async with World(data=data, tags=()) as third:
                 await third.settle()
-                said = capsys.readouterr().out
-                assert said.count("worker ids of the space run short") == 1
-                assert "of=4" in said
-                assert "taken=3" in said
+                words = said()
+                assert words.count("worker ids of the space run short") == 1
+                assert "of=4" in words
+                assert "taken=3" in words
                 space_of(third).drop()
                 await third.wait_for(lambda: space_of(third).window is not None, within=700)
-                assert "run short" not in capsys.readouterr().out
+                assert "run short" not in said()
                 await asyncio.sleep(1200)
                 space_of(third).drop()
                 await third.wait_for(lambda: space_of(third).window is not None, within=700)
                 await third.settle()
-                assert "run short" in capsys.readouterr().out
+                assert "run short" in said()
 
 
 @on_virtual_time
-async def test_w6_counting_worker_ids_keeps_no_window_from_being_used(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_w6_counting_worker_ids_keeps_no_window_from_being_used(said: Callable[[], str]) -> None:
     served = ServedSpace(SPACE, WINDOW, range(1, 2))
     async with World(spaces=[served], started=False) as world:
         world.store.before["count_windows"] = times(1, refused)
         await world.service.start()
         await world.settle()
         assert await world.snowflakes()
-        assert "run short" not in capsys.readouterr().out
+        assert "run short" not in said()
         space_of(world).drop()
-        await world.wait_for(lambda: "run short" in capsys.readouterr().out, within=700)
+        await world.wait_for(lambda: "run short" in said(), within=700)
 
 
 # --- static worker ids ---
@@ -799,7 +798,7 @@ def static(number: int) -> list[ServedSpace]:
 
 
 @on_virtual_time
-async def test_w6_two_nodes_with_one_number_never_issue_the_same_id(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_w6_two_nodes_with_one_number_never_issue_the_same_id(said: Callable[[], str]) -> None:
     data = MemoryData(uuid="a store")
     async with World(data=data, spaces=static(2)) as one, World(data=data, tags=(), spaces=static(2)) as other:
         assert await one.snowflakes()
@@ -816,7 +815,7 @@ async def test_w6_two_nodes_with_one_number_never_issue_the_same_id(capsys: pyte
         more = await other.snowflakes(20)
         assert worker_of(other) == 2
         assert min(more) > max(ids)
-    assert "run short" not in capsys.readouterr().out
+    assert "run short" not in said()
 
 
 @on_virtual_time
@@ -851,14 +850,14 @@ async def test_w6_a_static_node_whose_clock_stepped_back_waits_until_it_has_caug
 
 @on_virtual_time
 async def test_a_layout_whose_time_runs_out_within_60_days_is_warned_of_once_an_hour(
-    capsys: pytest.CaptureFixture[str],
+    said: Callable[[], str],
 ) -> None:
     layout = Layout(33, 2, 4, epoch_ms=EPOCH_MS - 2**33 + 59 * 86_400_000)
     async with World(spaces=[ServedSpace(Space("default", layout), WINDOW)]):
         await asyncio.sleep(3000)
-    said = capsys.readouterr().out
-    assert said.count("the layout's time runs out: make a new space") == 1
-    assert "days_left=59.0" in said
+    words = said()
+    assert words.count("the layout's time runs out: make a new space") == 1
+    assert "days_left=59.0" in words
 
 
 # --- registration and halts ---
@@ -989,7 +988,7 @@ async def test_a_refusal_of_another_kind_is_tried_again_every_second_or_so() -> 
 
 
 @on_virtual_time
-async def test_the_keeper_goes_on_after_a_failure_that_nobody_foresaw(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_the_keeper_goes_on_after_a_failure_that_nobody_foresaw(said: Callable[[], str]) -> None:
     async with World(started=False) as world:
         for what in ("open_space", "claim"):
             world.store.before[what] = times(3, raising(KeyError("a bug")))
@@ -1002,7 +1001,7 @@ async def test_the_keeper_goes_on_after_a_failure_that_nobody_foresaw(capsys: py
         world.store.before["extend"] = times(1, raising(KeyError("a bug")))
         await asyncio.sleep(3 * WINDOW)
         assert await world.snowflakes()
-    assert 1 <= capsys.readouterr().out.count("a background task failed") <= 3
+    assert 1 <= said().count("a background task failed") <= 3
 
 
 @on_virtual_time

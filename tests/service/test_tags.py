@@ -1,5 +1,6 @@
 import asyncio
 import contextlib
+from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import cast
@@ -307,7 +308,7 @@ async def test_r3_an_answer_after_the_deadline_goes_into_the_buffer_and_to_nobod
 
 @on_virtual_time
 async def test_a_failure_that_nobody_foresaw_is_logged_and_the_next_request_tries_again(
-    capsys: pytest.CaptureFixture[str],
+    said: Callable[[], str],
 ) -> None:
     async with World() as world:
         await world.ids("dry")
@@ -315,7 +316,7 @@ async def test_a_failure_that_nobody_foresaw_is_logged_and_the_next_request_trie
         with pytest.raises(NoRange):
             await world.ids("dry")
         assert await world.ids("dry")
-    assert "a background task failed" in capsys.readouterr().out
+    assert "a background task failed" in said()
 
 
 # --- refusals ---
@@ -341,26 +342,26 @@ async def test_a_used_up_tag_gives_its_last_numbers_and_then_says_so_without_sto
 
 @on_virtual_time
 async def test_a_tag_of_which_nine_tenths_are_used_is_warned_of_and_rarely(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    said: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("goloves.service.tags.WARN_EVERY", 600.0)
     async with World(tags=[NewTag("order", step=1, start=8990, limit=10_000)]) as world:
         await world.ids()
-        assert "numbers run out" not in capsys.readouterr().out
+        assert "numbers run out" not in said()
         await world.ids(count=30)
-        said = capsys.readouterr().out
-        assert said.count("the tag's numbers run out: raise its limit, or use a new tag") == 1
-        assert "limit=10000" in said
+        words = said()
+        assert words.count("the tag's numbers run out: raise its limit, or use a new tag") == 1
+        assert "limit=10000" in words
         await world.ids(count=20)
         await asyncio.sleep(500)
-        assert "numbers run out" not in capsys.readouterr().out
+        assert "numbers run out" not in said()
         await asyncio.sleep(200)
-        assert capsys.readouterr().out.count("numbers run out") == 1, "at a reading of the tag"
+        assert said().count("numbers run out") == 1, "at a reading of the tag"
         await world.operator.change_tag("order", TagChange(limit=1_000_000))
         await asyncio.sleep(120)  # a reading later the new limit is known
-        capsys.readouterr()
+        said()
         await asyncio.sleep(1200)
-        assert "numbers run out" not in capsys.readouterr().out
+        assert "numbers run out" not in said()
 
 
 @on_virtual_time
