@@ -1,7 +1,7 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -609,6 +609,46 @@ async def test_r6_a_halt_that_is_owed_is_settled_by_a_repair_that_came_after_it_
     assert not each.data.halt
 
 
+async def test_r6_a_repair_settles_what_is_owed_for_all_who_ask_at_once() -> None:
+    """The first to hear of it has settled it; the others, who ask meanwhile, must not halt the store anew."""
+    owing = await Owing.made()
+    each = owing.each
+    await owing.repair({"order": 5000}, 7)
+    check = each.store.check_halt
+
+    async def slow() -> int:
+        await asyncio.sleep(0)
+        return await check()
+
+    each.store.check_halt = slow  # type: ignore[method-assign]
+    asks = [each.segments.allocate("other", 10), each.segments.read_tags(["order"]), each.claimed(now=5000)]
+    answers = await asyncio.gather(*asks, return_exceptions=True)
+    assert {type(answer) for answer in answers} == {StoreWentBackwards}
+    assert not each.data.halt
+    assert (await each.segments.allocate("order", 10)).start == 5000
+
+
+async def test_r6_a_repair_that_did_not_get_the_marks_of_a_node_that_met_the_halt_is_followed_by_another() -> None:
+    each = await watched()
+    await each.segments.create_tag(NewTag("other", step=10))
+    backup = each.data.snapshot()
+    await each.segments.allocate("order", 100)
+    each.data.restore(backup)
+    await each.store.halt("another node noticed")
+
+    async def away(node: str, marks: Iterable[Mark]) -> None:
+        raise AWAY
+
+    write, each.store.write_marks = each.store.write_marks, away  # type: ignore[method-assign,assignment]
+    with pytest.raises(StoreWentBackwards, match="another node noticed"):
+        await each.segments.read_tags(["other"])
+    each.store.write_marks = write  # type: ignore[method-assign]
+    await each.store.lift_halt()
+    with pytest.raises(StoreWentBackwards, match="'order' up to 1, below 101"):
+        await each.segments.allocate("other", 10)
+    assert each.data.marks["node 1"]["tag", "order", -1] == 101
+
+
 @pytest.mark.parametrize("asked", ["tags", "windows"])
 @pytest.mark.parametrize(("number", "fence"), [(60, 7), (5000, 0)])
 async def test_r6_a_repair_that_did_not_know_the_marks_of_a_node_that_owes_a_halt_is_followed_by_another(
@@ -818,7 +858,7 @@ def test_r5_a_state_directory_belongs_to_one_node_at_a_time(tmp_path: Path, open
     [b'["a store", "tag", "or', b"\x00\x00\x00", b"\xff\xfe\n", b"[]\n", b"5\n", b'["a store", "tag", "x", "y", -1]\n'],
 )
 def test_r5_a_damaged_line_is_left_out_and_said_and_the_others_hold(
-    tmp_path: Path, opened: list[Marks], damage: bytes, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, opened: list[Marks], damage: bytes, said: Callable[[], str]
 ) -> None:
     marks = open_marks(opened, tmp_path)
     marks.rise(STORE, tag_mark("order", 10))
@@ -827,7 +867,7 @@ def test_r5_a_damaged_line_is_left_out_and_said_and_the_others_hold(
         file.write(damage)
     again = open_marks(opened, tmp_path)
     assert again.tag(STORE, "order") == 10
-    assert "lines of the marks can't be read" in capsys.readouterr().out
+    assert "lines of the marks can't be read" in said()
     again.rise(STORE, tag_mark("order", 11))
     again.close()
     assert open_marks(opened, tmp_path).tag(STORE, "order") == 11
@@ -848,12 +888,12 @@ def test_r5_marks_that_exist_and_cannot_be_read_are_not_passed_over(tmp_path: Pa
 
 
 def test_r5_a_directory_that_cannot_be_written_alarms_and_marks_stay_in_memory(
-    tmp_path: Path, opened: list[Marks], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, opened: list[Marks], said: Callable[[], str]
 ) -> None:
     (tmp_path / "file").write_text("")
     marks = open_marks(opened, tmp_path / "file" / "node-0")
     assert marks.write_failed
-    assert "marks stay in memory only" in capsys.readouterr().out
+    assert "marks stay in memory only" in said()
     marks.rise(STORE, tag_mark("order", 10))
     assert marks.tag(STORE, "order") == 10
 
@@ -869,7 +909,7 @@ def test_r5_a_directory_in_which_no_file_can_be_made_alarms_and_marks_stay_in_me
 
 
 def test_r5_marks_that_a_full_disk_did_not_take_are_written_when_it_has_room_again(
-    tmp_path: Path, opened: list[Marks], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, opened: list[Marks], said: Callable[[], str]
 ) -> None:
     marks = open_marks(opened, tmp_path)
     good = marks._file
@@ -877,7 +917,7 @@ def test_r5_marks_that_a_full_disk_did_not_take_are_written_when_it_has_room_aga
     for number in range(3):
         marks.rise(STORE, tag_mark(f"tag {number}", 10))
     assert marks.write_failed
-    assert capsys.readouterr().out.count("marks stay in memory only") == 1
+    assert said().count("marks stay in memory only") == 1
     marks._file = good
     marks.rise(STORE, tag_mark("last", 10))
     assert marks.write_failed is False

@@ -10,7 +10,8 @@ Rules (SAFETY R5, R6):
 4. A mark of the node above the store's halts the whole store, for every tag and window of it moved back. A halt that
    could not be written because the store was away is written before anything else is granted here, be it asked for by
    this guard or by that of the other kind of grants; unless the store was repaired since it was found.
-5. After a repair that this node did not meet, all its marks are compared once more: that one may not have known them.
+5. After a repair all marks of this node are compared once more, whether it met the halt or not: the repair may not have
+   known them.
 6. Where only Leaf's table exists, there is no place for a halt: it is the node's own, and stands until the node ends.
    The store is not asked meanwhile, and a number is read before it is moved: each allocation there would move it on, up
    to the mark and past it.
@@ -35,6 +36,9 @@ second restore, may have lost them, and what is written twice changes nothing.""
 REPORTED = 100
 """Marks that are written in one transaction: two statements each, which have to be through within the time of a call
 also where the database is some milliseconds away."""
+
+ALL_KINDS = frozenset({"tag", "worker"})
+"""Kinds of marks, as `Mark.kind` names them."""
 
 log = get_logger("goloves.guard")
 
@@ -114,7 +118,10 @@ class _Guard(ABC, Generic[Watched]):
         return await self._write_halt()
 
     async def _write_halt(self) -> StoreWentBackwards:
-        """Write the halt that this node owes, unless the store was repaired since; gives the error to raise."""
+        """Write the halt that this node owes, unless the store was repaired since; gives the error to raise.
+
+        Several requests may be at it at once: what one of them settled is not written by another.
+        """
         standing = self._standing
         reason, standing.repairs = standing.halt, None
         if not self._store.has_marks:
@@ -126,6 +133,8 @@ class _Guard(ABC, Generic[Watched]):
         also = ""
         try:
             repairs = await self._read_repairs()
+            if standing.halt != reason:
+                return StoreWentBackwards(f"the store went backwards: {reason}; try again", whole_store=True)
             # Only a number that was read after the loss was found tells that a repair came later still, and only a
             # higher one: it may be a restore that set it back.
             if repairs is not None and standing.found_at is not None and repairs > standing.found_at:
@@ -134,7 +143,8 @@ class _Guard(ABC, Generic[Watched]):
                 standing.found_at = repairs
                 standing.reported_at = float("-inf")  # a halt of its own, for which nothing was written yet
                 await self._store.halt(reason)
-            standing.halt = ""
+            if standing.halt == reason:
+                standing.halt = ""
         except GolovesError as failed:
             also = f" (the halt could not be written into the store: {failed.message})"
         error = StoreWentBackwards(
@@ -158,7 +168,7 @@ class _Guard(ABC, Generic[Watched]):
         """
         standing = self._standing
         standing.halt, standing.found_at, standing.repairs = "", None, repairs
-        standing.uncompared = frozenset({"tag", "worker"})
+        standing.uncompared = ALL_KINDS
         return StoreWentBackwards(
             "the store was halted and repaired while this node did not look: what it holds is dropped; try again",
             whole_store=True,
@@ -184,7 +194,11 @@ class _Guard(ABC, Generic[Watched]):
             await self._report(error)
             raise
         before, standing.repairs = standing.repairs, repairs
-        if before is not None and repairs != before:  # a restore sets it back, too
+        if before is None:
+            # It met the halt that was ended; but the repair may not have got all its marks.
+            standing.uncompared = ALL_KINDS
+            standing.reported_at = float("-inf")
+        elif repairs != before:  # a restore sets it back, too
             raise self._missed_repair(repairs)
 
     async def _compare(self) -> None:
