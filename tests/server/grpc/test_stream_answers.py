@@ -11,6 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from goloves.server.grpc.connection import GrpcConnection
+from goloves.server.grpc.ids import quick_next
 from goloves.server.grpc.methods import Call, Method, Service
 from goloves.server.grpc.shared import GrpcShared
 from goloves.wire.http2.frames import (
@@ -157,6 +158,36 @@ async def test_a_message_behind_one_that_waits_for_the_handler_is_not_answered_b
     await peer.feed(data(1, prefixed(b"quick")))
     await peer.feed(data(1, prefixed(b"slow")) + data(1, prefixed(b"q")) + data(1, prefixed(b"q")))
     assert peer.answered == b"".join(prefixed(answer(text)) for text in (b"quick", b"slow", b"q", b"q"))
+
+
+MISLEADING = prefixed(b"s" + prefixed(b"q"))
+"""A message whose end looks like a whole one."""
+
+
+@pytest.mark.parametrize(
+    ("first", "then"), [(prefixed(b"slow"), prefixed(b"qq")), (MISLEADING[:6], MISLEADING[6:])], ids=["whole", "cut"]
+)
+async def test_what_comes_before_the_handler_is_awake_is_not_answered_ahead_of_what_woke_it(
+    first: bytes, then: bytes
+) -> None:
+    peer = Peer(quickly=True)
+    await peer.begin(65_535)
+    # Both in one read, as the stream's first, and the rest in the same turn of the loop.
+    await peer.feed(data(1, prefixed(b"quick")) + data(1, first), 0)
+    await peer.feed(data(1, then))
+    texts = [b"quick", b"slow", b"qq"] if first == prefixed(b"slow") else [b"quick", MISLEADING[5:]]
+    assert peer.answered == b"".join(prefixed(answer(text)) for text in texts)
+
+
+@pytest.mark.parametrize("octets", range(6))
+async def test_less_than_a_message_is_nothing_that_the_quick_way_of_a_node_answers(octets: int) -> None:
+    class Source:
+        def take(self) -> int:
+            return 1
+
+    whole = quick_next({"": Source()}, "")
+    assert whole(bytes(5)) is not None
+    assert (whole(bytes(octets)) is None) == (octets < 5)
 
 
 @pytest.mark.parametrize("body", [prefixed(b"quick")[:-1], prefixed(b"quick") + b"\0", b"\1" + prefixed(b"quick")[1:]])

@@ -231,16 +231,20 @@ class GrpcCall:
 
     def _feed_stream(self) -> None:
         quick = self._route.method.quick
-        if quick is not None and self._waiter is not None and self._answer_quickly(quick) and not self._ended:
-            self._leave_to_wire(quick)
-        elif self._waiter is not None and not self._waiter.done():
+        if quick is not None and self._waiter is not None:
+            if self._answer_quickly(quick) and not self._ended:
+                self._leave_to_wire(quick)
+                return
+            # The handler has something to do now: what comes before it wakes must not be answered ahead of that.
+            self._connection.wire.answer_messages(self.stream, None)
+        if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     def _leave_to_wire(self, quick: Quick) -> None:
-        """Let what comes next be answered without this call, if nothing of what came is left here."""
+        """Let what comes next be answered without this call, unless something of what came is left here."""
         waiter = self._waiter
-        if waiter is not None and not waiter.done() and self._answered and not self._reader.waiting:
-            self._connection.wire.answer_messages(self.stream, quick)
+        alone = waiter is not None and not waiter.done() and self._answered and not self._reader.waiting
+        self._connection.wire.answer_messages(self.stream, quick if alone else None)
 
     def _answer_quickly(self, quick: Quick) -> bool:
         """Answer messages of a stream while its handler waits for the next one; False if there may be one for it.

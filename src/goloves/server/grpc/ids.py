@@ -62,10 +62,11 @@ def quick_next(sources: Mapping[str, _Source], default: str) -> Quick:
         return ANSWER_START + pack_id(number)
 
     def learn(request: bytes) -> str | None:
-        if len(request) > MAX_REMEMBERED_OCTETS or request[:5] != PREFIX.pack(0, len(request) - 5):
+        octets = len(request) - PREFIX.size
+        if not 0 <= octets <= MAX_REMEMBERED_OCTETS or request[: PREFIX.size] != PREFIX.pack(0, octets):
             return None
         try:
-            name, count = read_next(request[5:])
+            name, count = read_next(request[PREFIX.size :])
         except DamagedMessage:
             return None
         if count > 1:
