@@ -22,7 +22,7 @@ class Reflection:
     def __init__(self, names: Iterable[str]) -> None:
         self._names = [*names, *map(_name, VERSIONS)]
         self._directory: Directory | None = None
-        self._loading = asyncio.Lock()
+        self._loading: asyncio.Task[Directory] | None = None
 
     def services(self) -> list[Service]:
         """Give the service in both versions."""
@@ -37,10 +37,16 @@ class Reflection:
         return Service(_name(version), {"ServerReflectionInfo": Method(bytes, bytes, None, handle, many_requests=True)})
 
     async def _load(self) -> "Directory":
-        async with self._loading:
-            if self._directory is None:
-                self._directory = await asyncio.to_thread(_open, self._names)
-            return self._directory
+        """Load it once for all who ask, whichever of them goes away meanwhile."""
+        if self._loading is None:
+            self._loading = asyncio.create_task(asyncio.to_thread(_open, self._names))
+        loading = self._loading
+        try:
+            self._directory = await asyncio.shield(loading)
+        finally:
+            if loading.done() and self._loading is loading:
+                self._loading = None
+        return self._directory
 
 
 def _name(version: str) -> str:
