@@ -4,13 +4,14 @@ import logging
 import re
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 
 from goloves.config import LogConfig
 from goloves.log import MOST_A_MINUTE, QUIET, REMEMBERED, Repeats, set_up
-from goloves.logger import get_logger
+from goloves.logger import Event, get_logger
 
 
 class Clock:
@@ -37,7 +38,7 @@ def out() -> io.StringIO:
 
 
 def record(event: str, level: int = logging.WARNING, **fields: object) -> logging.LogRecord:
-    return logging.LogRecord("goloves", level, "", 0, {"event": event, **fields}, (), None)
+    return logging.LogRecord("goloves", level, "", 0, Event(event=event, **fields), (), None)
 
 
 def left_out(line: logging.LogRecord) -> int:
@@ -169,3 +170,43 @@ def test_lines_of_libraries_that_differ_in_their_arguments_are_different_lines()
         return logging.LogRecord("somebody", logging.WARNING, "", 0, "number %d", (number,), None)
 
     assert [repeats.filter(line(number)) for number in (1, 2, 1)] == [True, True, False]
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_password_shows_nowhere_however_deep_it_lies(form: Literal["text", "json"], out: io.StringIO) -> None:
+    set_up(LogConfig(format=form), out)
+    url = "mysql://user:geheim@db/leaf"
+    get_logger("goloves.test").info(f"what {url}", urls=[url], by_name={"a": {"b": (url,)}}, odd={url})
+    assert "geheim" not in out.getvalue()
+    assert out.getvalue().count("mysql://user:") >= 4
+
+
+def test_what_json_lacks_is_said_in_words(out: io.StringIO) -> None:
+    set_up(LogConfig(format="json"), out)
+    get_logger("goloves.test").info("odd", by_pair={(1, 2): float("nan")}, path=Path("/a"), none=None, yes=True)
+    [line] = lines(out)
+    assert (line["by_pair"], line["path"], line["none"], line["yes"]) == (
+        {"(1, 2)": "nan"},
+        "PosixPath('/a')",
+        None,
+        True,
+    )
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_library_s_message_may_be_of_any_kind(form: Literal["text", "json"], out: io.StringIO) -> None:
+    set_up(LogConfig(format=form), out)
+    logging.getLogger("library").warning({"a": 1, 2: "b"})
+    assert "{'a': 1, 2: 'b'}" in out.getvalue()
+
+
+def test_a_value_can_t_begin_a_line_of_its_own_nor_paint_the_terminal(out: io.StringIO) -> None:
+    set_up(LogConfig(), out)
+    get_logger("goloves.test").info("said", peer="a\nb\x1b[31m\u2028c")
+    assert out.getvalue().endswith(r" peer='a\nb\x1b[31m\u2028c'" + "\n")
+
+
+def test_a_record_says_which_line_of_the_program_said_it(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        get_logger("goloves.test").info("here")
+    assert caplog.records[0].filename == Path(__file__).name

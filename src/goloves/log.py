@@ -11,6 +11,7 @@ Rules:
 
 import json
 import logging
+import math
 import sys
 import time
 from collections import OrderedDict
@@ -20,6 +21,7 @@ from datetime import UTC, datetime
 from typing import IO, Any, Final
 
 from goloves.config.settings import LogConfig, mask_url
+from goloves.logger import Event
 
 QUIET = 60.0
 """Seconds for which the same line is not said again: an operator who looks sees it, a night of it is 500 lines."""
@@ -50,7 +52,7 @@ class Repeats(logging.Filter):
         """Say whether the record is written; one that follows on others left out gets their number."""
         if record.levelno <= logging.DEBUG:
             return True
-        fields = record.msg if isinstance(record.msg, dict) else {}
+        fields = record.msg if isinstance(record.msg, Event) else {}
         event = str(fields.get("event", record.msg))
         now = self._clock()
         line = (event, repr([fields[name] for name in sorted(fields) if name not in _VOLATILE] or record.args))
@@ -65,7 +67,7 @@ class Repeats(logging.Filter):
             self._events[event] = (since, count, left_out + 1)
             return False
         left_out += said.left_out if said is not None else 0
-        if left_out and isinstance(record.msg, dict):
+        if left_out and isinstance(record.msg, Event):
             record.msg["left_out"] = left_out
         self._remember(line, event, now, (since, count + 1, 0))
         return True
@@ -83,8 +85,9 @@ class Repeats(logging.Filter):
 _VOLATILE = frozenset(["left_out", "reason"])
 """Fields that differ from line to line without making it another message."""
 
-_QUOTED: Final = frozenset(" \t=\r\n\"'")
-"""Characters with which a value in a line of text is put into quotes, so that one sees where it ends."""
+_QUOTED: Final = frozenset(" =\"'")
+"""Characters with which a value in a line of text is put into quotes, so that one sees where it ends; what can't be
+printed is never left bare, for it could begin a line of its own."""
 
 _LEVEL_WIDTH: Final = 9
 
@@ -109,18 +112,18 @@ class _Lines(logging.Formatter):
         }
         if self._node is not None:
             fields["node"] = self._node
-        fields |= record.msg if isinstance(record.msg, dict) else {"event": record.getMessage()}
+        fields |= record.msg if isinstance(record.msg, Event) else {"event": record.getMessage()}
         if record.exc_info:
             # A string, and not frames with their variables: those hold passwords.
             fields["exception"] = self.formatException(record.exc_info)
-        return {name: _masked(value) for name, value in fields.items()}
+        return fields
 
 
 class _Json(_Lines):
     """One JSON object a line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return json.dumps(self._fields(record), ensure_ascii=False, default=lambda value: _masked(repr(value)))
+        return json.dumps(_plain(self._fields(record)), ensure_ascii=False)
 
 
 class _Text(_Lines):
@@ -138,25 +141,37 @@ class _Text(_Lines):
         words = [
             paint(_DIM, timestamp),
             f"[{paint(_COLORS.get(level, _BOLD), level.ljust(_LEVEL_WIDTH))}]",
-            paint(_BOLD, str(event)),
+            paint(_BOLD, _masked(str(event))),
             f"[{paint(_BOLD, logger)}]",
             *(f"{paint(_CYAN, name)}={_shown(fields[name])}" for name in sorted(fields)),
         ]
-        return " ".join(words) + ("" if exception is None else f"\n{exception}")
+        return " ".join(words) + ("" if exception is None else f"\n{_masked(exception)}")
 
     def _paint(self, color: int, text: str) -> str:
         return f"\x1b[{color}m{text}\x1b[0m" if self._colors else text
 
 
-def _masked(value: Any) -> Any:
+def _masked(text: str) -> str:
     """Take the passwords out of the URLs that a text may hold (rule 3)."""
-    return "\n".join(map(mask_url, value.split("\n"))) if isinstance(value, str) and "://" in value else value
+    return "\n".join(map(mask_url, text.split("\n"))) if "://" in text else text
+
+
+def _plain(value: Any) -> Any:
+    """Give what JSON has for a value, and for all that is in it."""
+    if isinstance(value, str):
+        return _masked(value)
+    if value is None or isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    if isinstance(value, dict):
+        return {str(name): _plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return _masked(repr(value))
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, str) and value and not _QUOTED & set(value):
-        return value
-    return str(_masked(repr(value)))
+    bare = isinstance(value, str) and value.isprintable() and not _QUOTED & set(value) and value != ""
+    return _masked(value if bare else repr(value))
 
 
 def set_up(config: LogConfig, stream: IO[str] | None = None, *, node: int | None = None) -> None:

@@ -51,7 +51,7 @@ class Logger:
 
     def _say(self, level: int, event: str, fields: dict[str, Any], exc_info: Any = None) -> None:
         if self._logger.isEnabledFor(level):
-            self._logger.log(level, Event(event=event, **fields), exc_info=exc_info)
+            self._logger.log(level, Event(event=event, **fields), exc_info=exc_info, stacklevel=3)
 
 
 def get_logger(name: str) -> Logger:
