@@ -100,11 +100,31 @@ class Ledger:
         `set_back`: the store was set back on purpose (see the module).
         """
         assert self.received >= at_least, f"only {self.received} ids were received: this check would hold nothing"
+        self.check_distinct(lives)
         for tag, spans in self.numbers.items():
             _check_numbers(tag, spans, granted.numbers[tag], lives, set_back=set_back)
         for space, ids in self.ids.items():
             layout = (layouts or {}).get(space, Layout())
             _check_ids(space, ids, granted.windows[space].values(), layout, lives, set_back=set_back)
+
+    def check_distinct(self, lives: Mapping[int, Life]) -> None:
+        """Raise Duplicate if an id was received twice: all that can be held where no account of grants is left."""
+        for tag, spans in self.numbers.items():
+            last_stop, last_life = -1, LEAF
+            for start, stop, life, _ in sorted(spans):
+                if start < last_stop:
+                    raise Duplicate(
+                        f"{start} of the tag {tag!r} was received from {_who(life, lives)},"
+                        f" and from {_who(last_life, lives)}"
+                    )
+                last_stop, last_life = stop, life
+        for space, ids in self.ids.items():
+            for (before, first), (after, second) in pairwise(sorted(ids)):
+                if before == after:
+                    raise Duplicate(
+                        f"{after} of the space {space!r} was received from {_who(second, lives)}"
+                        f" and {_who(first, lives)}"
+                    )
 
 
 def _check_numbers(
@@ -115,14 +135,7 @@ def _check_numbers(
     *,
     set_back: bool,
 ) -> None:
-    last_stop, last_life = -1, LEAF
     ordered = sorted(spans)
-    for start, stop, life, _ in ordered:
-        if start < last_stop:
-            raise Duplicate(
-                f"{start} of the tag {tag!r} was received from {_who(life, lives)}, and from {_who(last_life, lives)}"
-            )
-        last_stop, last_life = stop, life
     grants = sorted(granted, key=lambda grant: (grant.low, grant.high))
     if set_back:
         _check_covered(tag, ordered, grants)
@@ -172,18 +185,12 @@ def _check_ids(
     *,
     set_back: bool,
 ) -> None:
-    last_id, last_life = -1, LEAF
     by_worker: dict[int, list[WindowGrant]] = defaultdict(list)
     for window in sorted(granted, key=lambda window: (window.start, window.fence)):
         by_worker[window.worker].append(window)
     starts = {worker: [window.start for window in windows] for worker, windows in by_worker.items()}
     owners = {number: life.owner for number, life in lives.items()}
     for id_, life in sorted(ids):
-        if id_ == last_id:
-            raise Duplicate(
-                f"{id_} of the space {space!r} was received from {_who(life, lives)} and {_who(last_life, lives)}"
-            )
-        last_id, last_life = id_, life
         decoded = layout.decode(id_)
         windows = by_worker.get(decoded.worker, [])
         place = bisect_right(starts.get(decoded.worker, []), decoded.units) - 1

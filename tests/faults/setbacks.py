@@ -42,6 +42,26 @@ class Dump:
             connection.executescript(f"BEGIN IMMEDIATE;\n{script};\nCOMMIT;")
 
 
+class Backup:
+    """A copy of a file, taken as SQLite takes one."""
+
+    def __init__(self, ground: Ground, copy: Path) -> None:
+        self._file = ground.file
+        self._copy = copy
+        with contextlib.closing(sqlite3.connect(self._file)) as source, contextlib.closing(sqlite3.connect(copy)) as to:
+            source.backup(to)
+
+    def empty_log(self) -> bool:
+        """Have everything written into the file, and the log beside it emptied; False while somebody is at work."""
+        with contextlib.closing(sqlite3.connect(self._file, timeout=0.5, isolation_level=None)) as connection:
+            busy: int = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        return not busy
+
+    def copy_over(self) -> None:
+        """Write the copy over the file, as `cp` does: it stays the same file, and its log stays beside it."""
+        shutil.copyfile(self._copy, self._file)
+
+
 class Replica(Served):
     """The same database on a second server, which was begun from an older copy of the first one's data."""
 

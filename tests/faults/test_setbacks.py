@@ -1,4 +1,5 @@
-"""Stores that are set back under running nodes: a dump restored, a failover to a replica that lost commits.
+"""Stores that are set back under running nodes: a dump restored, a backup copied over the file that they have open, a
+failover to a replica that lost commits.
 
 What holds: every node had grants that the store has forgotten, so none of them issues anything that the store grants
 again; all stop and say so; after `goloves repair` ids go on by themselves, above whatever was ever issued. With
@@ -6,7 +7,9 @@ again; all stop and say so; after `goloves repair` ids go on by themselves, abov
 """
 
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +19,7 @@ from faults.ledger import Ledger
 from faults.load import Load, all_routes
 from faults.nodes import Cluster, Node, wait_for
 from faults.proxy import Proxy
-from faults.setbacks import Dump, Replica, copied_data, second_server
+from faults.setbacks import Backup, Dump, Replica, copied_data, second_server
 
 ROUTES = all_routes(TAGS)
 
@@ -90,6 +93,67 @@ def test_r6_a_dump_restored_under_running_nodes_halts_them_until_it_is_repaired(
         assert all(len(node.lives) == 1 for node in nodes), "nodes go on by themselves"
     note(received=ledger.received, noticed=noticed, segments_after=segments, windows_after=windows)
     assert max(segments) < 20
+
+
+@pytest.mark.parametrize("emptied", [True, False], ids=["emptied", "left"])
+def test_r5_a_backup_that_is_copied_over_the_file_under_running_nodes_repeats_nothing(
+    embedded: Ground, tmp_path: Path, emptied: bool, note: Note
+) -> None:
+    """`emptied`: its log is, before; else what stands in the log still counts over what was copied, page by page."""
+    ledger = Ledger()
+    with Cluster(embedded.url, settings=HASTY) as cluster:
+        nodes = cluster.start(2)
+        with Load(nodes, ledger, routes=ROUTES, clients=3, allowed=ALLOWED) as load:
+            load.wait_served(300)
+            backup = Backup(embedded, tmp_path / "backup")
+            for node in nodes:
+                load.wait_served(700, "segment", node.name)
+                load.wait_served(50, "snowflake", node.name)
+            wait_for(lambda: all_frozen(nodes, backup.empty_log if emptied else None), "nobody is at work")
+            embedded.witness.gather()
+            backup.copy_over()
+            copied = time.monotonic()
+            for node in nodes:
+                node.thaw()
+            if emptied:
+                noticed = all_halted(load, nodes, copied)
+                nothing_is_served(load, nodes)
+                before = highest(ledger)
+                cluster.goloves("repair", "--yes")
+                repaired = time.monotonic()
+                for node in nodes:
+                    load.wait_served(100, "segment", node.name, since=repaired)
+                    load.wait_served(50, "snowflake", node.name, since=repaired)
+                beyond(ledger, before, cluster)
+                note(noticed=noticed)
+            else:
+                # Whether they go on, halt, or can't read what is left there: they answer.
+                for node in nodes:
+                    wait_for(
+                        lambda node=node: (  # type: ignore[misc]
+                            load.served(node=node.name, since=copied) + len(load.refused(node=node.name, since=copied))
+                            > 500
+                        ),
+                        f"{node.name} answers",
+                    )
+        if emptied:
+            embedded.check(ledger, cluster, set_back=True)
+        else:
+            assert ledger.received > 10_000
+            ledger.check_distinct(cluster.lives)
+        assert all(len(node.lives) == 1 and not node.has_ended for node in nodes), "nodes go on by themselves"
+    note(received=ledger.received)
+
+
+def all_frozen(nodes: list[Node], at_rest: Callable[[], bool] | None) -> bool:
+    """Freeze nodes; if what they work on is not at rest then, let them go on."""
+    for node in nodes:
+        node.freeze()
+    if at_rest is None or at_rest():
+        return True
+    for node in nodes:
+        node.thaw()
+    return False
 
 
 @pytest.mark.supervised("mariadb", "promoted")
