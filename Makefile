@@ -16,6 +16,9 @@ COMPILE := CUSTOM_COMPILE_COMMAND='make requirements' $(BIN)/pip-compile --quiet
 # What a package says of its age comes from the last commit, so that two builds of it are the same bytes.
 EPOCH = $(shell git log -1 --format=%ct 2>/dev/null || echo 1700000000)
 
+# Byte code is kept, whatever the environment says: the tests start hundreds of processes, and each would compile anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
