@@ -34,6 +34,8 @@ def most_telling(name: str) -> int:
             noticed.append((time.process_time() - began, seed))
             if len(noticed) == CHOICE or noticed[-1][0] < ENOUGH:
                 break
+    if not noticed:
+        raise SystemExit(f"{name} is noticed by none of the first {SEEDS} seeds")
     return min(noticed)[1]
 
 
