@@ -142,6 +142,7 @@ def test_without_file_descriptors_old_connections_go_on_and_new_ones_come_when_t
         [sys.executable, "-c", LIMITED],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
         env={**os.environ, "PYTHONPATH": places},
     ) as process:
