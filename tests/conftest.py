@@ -9,6 +9,8 @@ ones are left to share out.
 import io
 import logging
 import os
+import sys
+import threading
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
@@ -64,6 +66,25 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     finally:
         if told is not None:
             os.environ[counting] = told
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Let nothing trace an uncounted test.
+
+    In a process that shares the work (xdist) coverage runs twice: as pytest-cov's, which heeds the mark, and as a
+    process that somebody started, which does not, and traces by a function in Python once the other has stopped.
+    """
+    if _room(item) not in UNCOVERED:
+        return (yield)
+    tracing, of_threads = sys.gettrace(), threading.gettrace()
+    sys.settrace(None)
+    threading.settrace(None)
+    try:
+        return (yield)
+    finally:
+        threading.settrace(of_threads)
+        sys.settrace(tracing)
 
 
 @pytest.hookimpl(wrapper=True)
