@@ -126,6 +126,7 @@ class Node:
         environment = {
             **inherited,
             "GOLOVES_STORE": self.store,
+            "GOLOVES_DEBUG": "1",
             # With 0 this process is the node: what is done to it is done to the node.
             "GOLOVES_SERVER__NODES": str(self._supervised),
             # Who freezes a node wants it back, unless the settings say otherwise.

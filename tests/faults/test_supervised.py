@@ -58,7 +58,8 @@ def test_supervised_nodes_that_kill_themselves_at_the_moments_that_matter_never_
         for point in ("before-commit", "after-commit", "before-answer"):
             service = cluster.add(supervised=2, environment={"FAULT_KILL": f"{point}:7"})
             service.start(ready=False)
-            with Load([service], ledger, routes=all_routes(TAGS), clients=8) as load:
+            # Over HTTP alone: a client over gRPC rarely gets through to a node that lives for half a second.
+            with Load([service], ledger, routes=all_routes(TAGS), clients=8, calls=0) as load:
                 wait_for(
                     lambda service=service: service.said().count("a node died and is replaced") >= 4,  # type: ignore[misc]
                     f"four deaths {point}",
