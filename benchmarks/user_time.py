@@ -64,6 +64,9 @@ class Transport(asyncio.Transport):
     def resume_reading(self) -> None:
         pass
 
+    def is_reading(self) -> bool:
+        return True
+
 
 def encode(request: Request, rng: random.Random) -> bytes:
     """Write a request as the load generator does."""

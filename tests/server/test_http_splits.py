@@ -1,6 +1,7 @@
 """Each row of the conformance list, cut at each of its bytes, through a whole connection: the same bytes are answered
 however they come, whether the caches know the request or not. No sockets."""
 
+import asyncio
 import gc
 import re
 
@@ -27,7 +28,7 @@ async def outcome(shared: HttpShared, pieces: list[bytes]) -> Outcome:
     connection.connection_made(transport)
     for piece in pieces:
         connection.data_received(piece)
-        if connection._waiting is not None:
+        if isinstance(connection._waiting, asyncio.Task):
             await connection._waiting
         # The first look sees that something was answered since the last one; the second lets go of what rests.
         for _ in range(2):

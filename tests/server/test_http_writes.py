@@ -5,7 +5,7 @@ from typing import Any
 
 from goloves.core.layout import Layout
 from goloves.server.http.protocol import BATCH, HttpConnection
-from goloves.server.http.shared import HttpShared
+from goloves.server.http.shared import ENDS, HttpShared
 from goloves.server.limits import HttpLimits
 from goloves.service import IdService, ServedSpace
 from goloves.stores.base import NewTag, Space
@@ -40,6 +40,9 @@ class Recorder(asyncio.Transport):
 
     def resume_reading(self) -> None:
         self.reading = True
+
+    def is_reading(self) -> bool:
+        return self.reading
 
     def can_write_eof(self) -> bool:
         return not self.tls
@@ -114,6 +117,19 @@ async def test_the_answers_before_a_refusal_leave_with_it_and_the_connection_end
     assert transport.ended
     connection.data_received(GET)
     assert len(transport.written) == 1
+
+
+async def test_connections_that_came_together_end_one_after_another_and_share_the_moments_of_it() -> None:
+    shared = await share(HttpLimits(max_age=1000))
+    before = shared.loop.time()
+    connections = [(await connect(shared))[0] for _ in range(1000)]
+    took = shared.loop.time() - before
+    seconds = 2 + round(took)
+    ends = [connection._expires - before for connection in connections]
+    assert len({id(connection._expires) for connection in connections}) <= ENDS * seconds
+    # They were worked out when the second began.
+    assert 900 - seconds <= min(ends) < 910
+    assert 990 < max(ends) < 1000 + took
 
 
 async def test_a_last_word_may_be_unread_for_as_long_as_any_answer_and_lingers_from_when_it_was_read() -> None:

@@ -81,7 +81,8 @@ class Plane(Generic[C]):
         self._plane_limits = limits
         self._plane_counters = counters
         self._per_address: dict[str, int] = {}
-        self._slices: list[dict[C, None]] = [{} for _ in range(SLICES)]
+        self._slices: list[dict[C, str]] = [{} for _ in range(SLICES)]
+        """All connections, each with the address that it came from."""
         self._turn = 0
 
     def connections(self) -> list[C]:
@@ -107,19 +108,20 @@ class Plane(Generic[C]):
         self._plane_counters.connections += 1
         self.open += 1
         self.counted(self.open)
-        self._slices[self._plane_counters.connections % SLICES][connection] = None
+        self._slices[self._plane_counters.connections % SLICES][connection] = address
         if over is not None:
             self.refused.add(connection)
         elif address:
             self._per_address[address] = self._per_address.get(address, 0) + 1
         return over
 
-    def leave(self, connection: C, address: str) -> None:
+    def leave(self, connection: C) -> None:
         """Take a connection out that was closed."""
         self.open -= 1
         self.counted(self.open)
+        address = ""
         for connections in self._slices:
-            connections.pop(connection, None)
+            address = connections.pop(connection, address)
         self.flowing(connection)
         if connection in self.refused:
             self.refused.discard(connection)

@@ -147,7 +147,7 @@ class GrpcConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """End: whatever was under way for this client is cancelled."""
         self._abandon_all()
-        self.shared.leave(self, self.address)
+        self.shared.leave(self)
 
     def data_received(self, data: bytes) -> None:
         """Take what came, answer what can be answered."""

@@ -107,9 +107,9 @@ class GrpcShared(Plane["GrpcConnection"]):
         """Calls answered since the node started."""
         return self.counters.calls_ended + sum(connection.served for connection in self.connections())
 
-    def leave(self, connection: "GrpcConnection", address: str) -> None:
+    def leave(self, connection: "GrpcConnection") -> None:
         """Take a connection out that was closed."""
-        super().leave(connection, address)
+        super().leave(connection)
         self.counters.calls_ended += connection.served
 
     def make_room(self) -> None:

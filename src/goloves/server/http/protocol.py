@@ -63,21 +63,17 @@ class HttpConnection(asyncio.Protocol):
     """See the module's rules."""
 
     __slots__ = (
-        "_address",
         "_amid",
         "_eof",
         "_expires",
         "_linger",
         "_paused",
-        "_read",
         "_requests",
         "_retiring",
         "_shared",
         "_since",
-        "_stopped",
         "_swept",
         "_transport",
-        "_turn",
         "_waiting",
         "prepared",
         "served",
@@ -94,7 +90,6 @@ class HttpConnection(asyncio.Protocol):
         """Requests answered."""
         self._requests: Requests | None = None
         """What reads requests that take the long way; none while there is nothing for it to remember."""
-        self._address = ""
         self._expires = 0.0
         self._swept = 0
         """`served` when it was last looked after."""
@@ -104,8 +99,6 @@ class HttpConnection(asyncio.Protocol):
         """Whether a request has begun to arrive."""
         self._paused = False
         """Whether the client does not take its answers."""
-        self._stopped = False
-        """Whether nothing is read from it."""
         self._retiring = False
         """Whether the next answer shall be the last."""
         self._linger = False
@@ -114,9 +107,8 @@ class HttpConnection(asyncio.Protocol):
         """Whether the client will send no more."""
 
         # Of the request that is being answered
-        self._waiting: asyncio.Task[None] | None = None
-        self._turn: asyncio.Handle | None = None
-        """Set while the others have their turn."""
+        self._waiting: asyncio.Task[None] | asyncio.Handle | None = None
+        """What it waits for: ids, or its turn after the others'."""
 
     # --- called by the event loop ---
 
@@ -126,12 +118,11 @@ class HttpConnection(asyncio.Protocol):
         # Nothing may gather in the transport: it writes at once, and says so when the kernel takes no more.
         self._transport.set_write_buffer_limits(high=0 if self._transport.can_write_eof() else TLS_AHEAD)
         peer = transport.get_extra_info("peername")
-        self._address = sys.intern(str(peer[0])) if isinstance(peer, tuple) else ""
+        address = sys.intern(str(peer[0])) if isinstance(peer, tuple) else ""
         shared = self._shared
-        now = asyncio.get_running_loop().time()
-        self._since = now
-        self._expires = now + shared.limits.max_age * random.uniform(0.9, 1.0)
-        over = shared.enter(self, self._address)
+        self._since = asyncio.get_running_loop().time()
+        over = shared.enter(self, address)
+        self._expires = random.choice(shared.ends)
         if over is not None:
             if len(shared.refused) > REFUSED_AT_ONCE:
                 shared.counters.cut_untold += 1
@@ -151,9 +142,7 @@ class HttpConnection(asyncio.Protocol):
         self.prepared = NOTHING
         if self._waiting is not None:
             self._waiting.cancel()
-        if self._turn is not None:
-            self._turn.cancel()
-        self._shared.leave(self, self._address)
+        self._shared.leave(self)
 
     def data_received(self, data: bytes) -> None:
         """Answer what can be answered."""
@@ -171,7 +160,7 @@ class HttpConnection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """Answer what was asked before the client fell silent, then close (RFC 9112 §9.6)."""
         self._eof = True
-        if self._waiting is None and self._turn is None and not self._paused:
+        if self._waiting is None and not self._paused:
             return False
         return not self._linger
 
@@ -181,7 +170,7 @@ class HttpConnection(asyncio.Protocol):
         self.prepared = NOTHING
         self._since = asyncio.get_running_loop().time()
         if not self._linger:  # then what arrives is dropped, and has to be: the end would be a reset else
-            self._stop_reading()
+            self._transport.pause_reading()
         self._shared.stalling(self, self._transport.get_write_buffer_size())
 
     def resume_writing(self) -> None:
@@ -191,7 +180,7 @@ class HttpConnection(asyncio.Protocol):
         if self._linger:
             # The client has its answer only now: what it still sends is dropped for as long as any other's.
             self._since = asyncio.get_running_loop().time()
-        elif self._waiting is None and self._turn is None and not self._transport.is_closing():
+        elif self._waiting is None and not self._transport.is_closing():
             self._answer_on()
 
     # --- the way of a request ---
@@ -220,10 +209,10 @@ class HttpConnection(asyncio.Protocol):
         elif not self._linger:
             requests = self._reader()
             requests.receive(data)
-            if self._waiting is None and self._turn is None and not self._paused:
+            if self._waiting is None and not self._paused:
                 self._answer_on()
             elif requests.waiting > KEPT:
-                self._stop_reading()
+                self._transport.pause_reading()
 
     def _reader(self) -> Requests:
         requests = self._requests
@@ -252,8 +241,8 @@ class HttpConnection(asyncio.Protocol):
                 if size >= BATCH:
                     self._put(gathered)
                     if not self._paused:
-                        self._stop_reading()
-                        self._turn = asyncio.get_running_loop().call_soon(self._take_turn)
+                        self._transport.pause_reading()
+                        self._waiting = asyncio.get_running_loop().call_soon(self._take_turn)
                     return
             elif type(event) is Refusal:
                 code = CODES[event.status]
@@ -269,7 +258,7 @@ class HttpConnection(asyncio.Protocol):
         self._rest()
 
     def _take_turn(self) -> None:
-        self._turn = None
+        self._waiting = None
         if not self._paused:
             self._answer_on()
 
@@ -352,14 +341,8 @@ class HttpConnection(asyncio.Protocol):
         self._amid = begun
         if not amid and not self._retiring:
             self.prepared = self._shared.prepared
-        if self._stopped:
-            self._stopped = False
+        if not self._transport.is_reading():
             self._transport.resume_reading()
-
-    def _stop_reading(self) -> None:
-        if not self._stopped:
-            self._stopped = True
-            self._transport.pause_reading()
 
     def _close(self) -> None:
         """End after what is written, in stages, so that the client gets the answer and no reset (RFC 9112 §9.6)."""
@@ -379,8 +362,7 @@ class HttpConnection(asyncio.Protocol):
         if not self._paused:
             self._since = asyncio.get_running_loop().time()
         self._transport.write_eof()
-        if self._stopped:
-            self._stopped = False
+        if not self._transport.is_reading():
             self._transport.resume_reading()
 
     def abort(self) -> None:
@@ -396,7 +378,7 @@ class HttpConnection(asyncio.Protocol):
     @property
     def at_rest(self) -> bool:
         """Whether no request is under way."""
-        return not (self._amid or self._paused or self._linger or self._waiting is not None or self._turn is not None)
+        return not (self._amid or self._paused or self._linger or self._waiting is not None)
 
     def close_at_rest(self, before: float) -> None:
         """Close if no request is under way, nor the last word younger than `before` (seconds of the event loop).
@@ -430,7 +412,7 @@ class HttpConnection(asyncio.Protocol):
                 self.abort()
         elif self._transport.is_closing():
             pass  # it says goodbye over TLS, for which the listener sets the time
-        elif self._waiting is not None or self._turn is not None:
+        elif self._waiting is not None:
             pass
         elif self._amid:
             if waited > limits.request_timeout:

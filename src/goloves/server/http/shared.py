@@ -36,6 +36,10 @@ PREPARED_BYTES = 1024
 SEEN = 4096
 """Places for hashes of requests seen once; a power of two. As many as are kept."""
 
+ENDS = 64
+"""Moments at which connections that came in the same second end, over a tenth of `max_age`. Connections share the
+moments, for one of its own would be 32 bytes of each."""
+
 REFUSED_AT_ONCE = 256
 """Connections over a limit that are told so at once; the next ones are cut without a word. They count against no limit
 but this one: who comes too often takes no place from anybody."""
@@ -148,6 +152,8 @@ class HttpShared(Plane["HttpConnection"]):
         self.targets: dict[object, Prepared] = {}
         self.prepared: dict[bytes, Prepared] = {}
         self.date = b""
+        self.ends: list[float] = []
+        """When connections that come now are to end, by the event loop's clock: one of these, drawn at random."""
         self.seen = [0] * SEEN
         """Hashes of requests seen once, each in its place."""
         self._second = -1
@@ -186,18 +192,20 @@ class HttpShared(Plane["HttpConnection"]):
             self.renew_date()
         return super().enter(connection, address)
 
-    def leave(self, connection: "HttpConnection", address: str) -> None:
+    def leave(self, connection: "HttpConnection") -> None:
         """Take a connection out that was closed."""
-        super().leave(connection, address)
+        super().leave(connection)
         self.counters.requests_ended += connection.served
 
     def renew_date(self) -> None:
-        """Put the present second into all answers from now on."""
+        """Put the present second into all answers from now on, and into the ends of connections that come."""
         now = time.time()
         if int(now) != self._second:
             self._second = int(now)
             self.date = http_date(now)
             self.forms.renew(self.date)
+            begun, age = self.loop.time(), self.limits.max_age
+            self.ends = [begun + age * (0.9 + 0.1 * part / ENDS) for part in range(ENDS)]
 
     def tick(self, now: float) -> None:
         """Put the present second into answers, then look after connections; see `Plane.tick`."""
