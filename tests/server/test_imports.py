@@ -5,7 +5,9 @@ import sys
 
 ASKED_OF_A_NODE = """
 import asyncio, sys
+from goloves.config.addresses import parse_address
 from goloves.core.layout import Layout
+from goloves.server.listener import listen
 from goloves.server.node import Node
 from goloves.service import IdService, ServedSpace
 from goloves.stores.base import Space
@@ -14,11 +16,12 @@ from goloves.stores.memory import MemoryStore
 async def serve():
     store = MemoryStore()
     await store.open()
-    node = Node(IdService(store, store, spaces=[ServedSpace(Space("default", Layout()))]), http=[], grpc=[])
+    spaces = [ServedSpace(Space("default", Layout()))]
+    node = Node(IdService(store, store, spaces=spaces), http=listen(parse_address("127.0.0.1:0")))
     await node.start()
     health = node.grpc.services["grpc.health.v1.Health"].methods["Check"]
     answered = health.write(await health.unary(health.read(b""), None))
-    before = sorted({"google", "rich", "pygments", "alembic"} & set(sys.modules))
+    before = sorted({"google", "rich", "pygments", "alembic", "difflib", "encodings.idna"} & set(sys.modules))
     reflection = node.grpc.services["grpc.reflection.v1.ServerReflection"].methods["ServerReflectionInfo"]
     async def requests():
         yield reflection.read(b"\\x3a\\x00")

@@ -1,6 +1,7 @@
 """How names become sources: picking up, not knowing, creating."""
 
 import asyncio
+import sys
 from collections.abc import Callable
 from sys import getsizeof
 
@@ -190,6 +191,18 @@ async def test_an_unknown_tag_is_answered_without_a_suggestion_where_none_can_be
         with pytest.raises(UnknownTag, match="there is no tag 'odrer'; create it"):
             await world.ids("odrer")
         assert world.loop.now - begun == pytest.approx(0.2)
+
+
+@on_virtual_time
+async def test_an_unknown_tag_is_answered_where_what_finds_suggestions_can_not_be_loaded() -> None:
+    async with World() as world:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(sys.modules, "difflib", None)
+            with pytest.raises(UnknownTag, match="there is no tag 'ordr'; create it"):
+                await world.ids("ordr")
+        await asyncio.sleep(UNKNOWN_LASTS)
+        with pytest.raises(UnknownTag, match="did you mean 'order'"):
+            await world.ids("ordr")
 
 
 @on_virtual_time

@@ -1,6 +1,5 @@
 """The settings as a tree of names: what a dotted key leads to, what its type is called, what a typo likely meant."""
 
-import difflib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -95,12 +94,16 @@ def type_name(kind: Any) -> str:
 
 def suggest(wrong: str, possible: Iterable[str]) -> str:
     """Give "; did you mean …?" if something possible is near, else nothing."""
+    import difflib
+
     near = difflib.get_close_matches(wrong, list(possible), n=1, cutoff=0.6)
     return f"; did you mean {near[0]}?" if near else ""
 
 
 def suggest_key(key: Key) -> str:
     """Suggest the setting that an unknown key was likely meant to be."""
+    import difflib
+
     above, last = key[:-1], key[-1]
     node = find(above)
     beside = [f.name for f in msgspec.structs.fields(node.type)] if node and node.kind == "section" else []

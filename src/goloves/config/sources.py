@@ -3,7 +3,6 @@
 A later source beats an earlier one: file, environment, flags. Nothing is read that was not named.
 """
 
-import difflib
 import re
 import tomllib
 from collections.abc import Mapping
@@ -170,6 +169,8 @@ def _variable_key(variable: str, names: Mapping[Key, set[str]]) -> Key:
 
 
 def _unknown_variable(variable: str, entries: Entries) -> None:
+    import difflib
+
     if _SERVICE_LINK.search(variable):
         return
     known = {variable_of(key): key for key in settings()} | dict.fromkeys((*SHORT_VARIABLES, *OTHER_VARIABLES))

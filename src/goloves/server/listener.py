@@ -67,9 +67,11 @@ def listen(address: Address, setting: str = "http.listen") -> list[socket.socket
     """
     if address.path:
         return [_listen_unix(address, setting)]
+    # As bytes where they say it all: for a text Python loads its tables of international names, half a megabyte.
+    host = address.host.encode() if address.host.isascii() else address.host
     try:
         found = socket.getaddrinfo(
-            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICSERV
+            host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICSERV
         )
     except (socket.gaierror, UnicodeError) as error:
         raise ConfigError(f"can't listen on {address}: {address.host!r} is no host ({error}); see {setting}") from None

@@ -18,7 +18,6 @@ import socket
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterable
-from difflib import get_close_matches
 from typing import Any
 
 from goloves.config import SegmentConfig, SnowflakeConfig
@@ -537,6 +536,10 @@ def _how_to_create(hint: str) -> str:
 
 
 def _hint(name: str, names: list[str]) -> str:
+    try:
+        from difflib import get_close_matches
+    except (ImportError, OSError):  # no file descriptor is left, say: the answer is worth more than its hint
+        return ""
     close = get_close_matches(name, names, n=1, cutoff=0.7)
     return f"; did you mean {close[0]!r}?" if close else ""
 

@@ -11,6 +11,7 @@ Rules:
 """
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 from struct import Struct
 from typing import Final
 
@@ -142,9 +143,11 @@ ONE_ID: Final = b"\x0a\x08"
 pack_id = _FIXED.pack
 """Give an id's eight octets."""
 
-_LOWEST: Final = bytes(range(256)) * 256
-_SECOND: Final = b"".join([bytes((octet,)) * 256 for octet in range(256)])
-"""The lowest and the second octet of 0, 1, … 65,535."""
+
+@cache
+def _two_lowest() -> tuple[bytes, bytes]:
+    """Give the lowest octets of 0, 1, … 65,535, and their second ones; made when first asked for, by a batch."""
+    return bytes(range(256)) * 256, b"".join([bytes((octet,)) * 256 for octet in range(256)])
 
 
 def ids_response(spans: Iterable[range]) -> bytes:
@@ -161,6 +164,7 @@ def pack_span(span: range) -> bytes:
     """
     if span.step != 1:
         return Struct(f"<{len(span)}q").pack(*span)
+    lowest, second = _two_lowest()
     packed = bytearray()
     at, stop = span.start, span.stop
     while at < stop:
@@ -168,8 +172,8 @@ def pack_span(span: range) -> bytes:
         end = min(stop, at - low + 0x10000)
         high = low + end - at
         part = bytearray(_FIXED.pack(at) * (end - at))
-        part[::8] = _LOWEST[low:high]
-        part[1::8] = _SECOND[low:high]
+        part[::8] = lowest[low:high]
+        part[1::8] = second[low:high]
         packed += part
         at = end
     return bytes(packed)
