@@ -135,7 +135,7 @@ def test_the_proxies_go_from_the_ports_to_the_same_ports_of_each_node() -> None:
     assert [each[0] for each in manifests.directives("listen")] == [str(HTTP), str(GRPC)]
     for plane, port in (("http", HTTP), ("grpc", GRPC)):
         addresses = [each[0] for each in manifests.directives("server", f"upstream goloves_{plane}")]
-        assert addresses == [f"goloves-1:{port}", f"goloves-2:{port}"]
+        assert addresses == 2 * [f"goloves-1:{port}", f"goloves-2:{port}"]
 
 
 def test_the_nodes_behind_the_load_balancer_are_services_of_compose() -> None:

@@ -88,7 +88,8 @@ def test_a_node_that_is_restarted_under_load_costs_no_request(cluster: Cluster) 
             assert cluster.node(number).stop(signal.SIGTERM) == 0
             load.grown()
             cluster.node(number)
-            load.grown()
+            if cluster.proxy.name == "haproxy":  # it sends nothing to a node before it has seen it come back
+                load.grown()
     finally:
         load.stop()
     assert load.failures == []
