@@ -114,7 +114,11 @@ class Node:
         """Begin a life and wait for nothing."""
         assert self.process is None, f"{self.name} runs already"
         number = next(self._numbers)
-        address = str(self._directory / f"{number}")
+        # A directory for each: for a socket's moment in a directory nodes wait in turn, by a sleep, and libfaketime lets
+        # one end with EINVAL now and then.
+        sockets = self._directory / f"{number}"
+        sockets.mkdir()
+        address = str(sockets / "http")
         # The kernel ends it when the test's thread ends, however that happens.
         command = ["setpriv", "--pdeathsig=KILL", "--"]
         if self._open_files is not None:
