@@ -21,7 +21,7 @@ class Machine:
         return self.steady.observe(self.wall, self.monotonic)
 
     def judge(self, store: int) -> bool:
-        return self.steady.judge(store, self.wall, self.monotonic)
+        return self.steady.judge(store, self.wall, self.monotonic, 10 * SECOND)
 
     @property
     def present(self) -> int:
@@ -96,6 +96,22 @@ def test_a_jump_that_the_store_s_clock_contradicts_is_held_off_for_as_long_as_it
             assert machine.pass_by() == 30 * SECOND
         assert not machine.judge(right + second * SECOND)
     assert machine.present == right + 60 * SECOND
+
+
+def test_a_clock_too_far_ahead_of_the_store_s_gives_way_to_one_that_is_further_behind_it() -> None:
+    machine = Machine()
+    machine.wall -= 30 * SECOND
+    machine.pass_by()
+    assert not machine.judge(machine.present - 10 * SECOND)
+    assert machine.judge(machine.present - 11 * SECOND)
+    assert machine.present == machine.wall
+
+
+def test_a_clock_that_is_too_far_ahead_as_well_is_followed_only_if_it_is_nearer() -> None:
+    machine = Machine()
+    machine.wall += 30 * SECOND
+    machine.pass_by()
+    assert not machine.judge(machine.present - 11 * SECOND)
 
 
 def test_a_store_as_far_from_both_clocks_does_not_confirm_a_jump() -> None:

@@ -5,7 +5,9 @@ Rules (SAFETY W8). Times are nanoseconds.
    alone, so it reaches no id before it was examined.
 2. Small differences (slewing, drift) are followed at once.
 3. A jump is followed when the store's clock confirms it, dropped when the store's clock contradicts it, and followed
-   after `HOLD_NS` if nothing is known; it is forgotten when the system's clock comes back by itself before that.
+   after `HOLD_NS` if nothing is known; it is forgotten when the system's clock comes back by itself before that. A
+   present with which nothing may be claimed, as the store's clock is too far behind it, gives way to one with which
+   something may: else a node whose system's clock stays behind would never claim again.
 Uniqueness rests on none of this: windows bound what any clock can do.
 """
 
@@ -50,14 +52,16 @@ class SteadyClock:
         self.offset = wall_ns - monotonic_ns
         self._pending_since = None
 
-    def judge(self, store_ns: int, wall_ns: int, monotonic_ns: int) -> bool:
+    def judge(self, store_ns: int, wall_ns: int, monotonic_ns: int, max_ahead_ns: int) -> bool:
         """Let the store's clock decide about a jump; True if the system's clock was followed.
 
-        It is followed if the store's clock is nearer to it than to this clock; else the jump is held off anew.
+        It is followed if the store's clock is nearer to it than to this clock, or if this clock is ahead of the store's
+        by more than `max_ahead_ns` and the system's is not; else the jump is held off anew.
         """
         drift = self.drift(wall_ns, monotonic_ns)
         steady_ns = monotonic_ns + self.offset
-        if abs(store_ns - wall_ns) < abs(store_ns - steady_ns):
+        stuck = wall_ns - store_ns <= max_ahead_ns < steady_ns - store_ns
+        if stuck or abs(store_ns - wall_ns) < abs(store_ns - steady_ns):
             self.follow(wall_ns, monotonic_ns)
             return drift != 0
         self._pending_since = monotonic_ns

@@ -512,7 +512,10 @@ class IdService:
             except GolovesError:
                 return
             if store_ms is not None and self._steady.judge(
-                store_ms * 1_000_000, self._clock.wall_ns(), self._clock.monotonic_ns()
+                store_ms * 1_000_000,
+                self._clock.wall_ns(),
+                self._clock.monotonic_ns(),
+                round(self._keeping.config.max_forward * 1e9),
             ):
                 self._jump = 0
                 self._read_clocks()
