@@ -21,7 +21,7 @@ from goloves.errors import (
     UnknownOutcome,
 )
 from goloves.service import IdService, ServedSpace, SystemClock
-from goloves.stores.base import NewTag
+from goloves.stores.base import Mark, NewTag
 from goloves.stores.memory import MemoryData, new_memory_store
 from service.world import SPACE, World, lost, on_virtual_time, raising, refused, slow, times, until
 
@@ -223,7 +223,57 @@ async def test_r5_a_store_set_back_is_noticed_by_the_node_s_own_mark_and_nothing
         assert world.service.tags["order"].take() is None
         assert world.service.spaces["default"].take() is None
         assert world.data.halt
+        await world.settle()
         assert world.data.marks["a node"]
+
+
+@on_virtual_time
+async def test_r6_all_is_dropped_before_the_marks_are_written_for_the_repair() -> None:
+    """Marks may be many and the store slow: what is held meanwhile may have been granted once more."""
+    async with World(guarded=True, tags=[NewTag("order", step=1000), NewTag("dry", step=1)]) as world:
+        await world.ids("dry")
+        backup = world.data.snapshot()
+        await world.ids()
+        await world.ids("dry")
+        await asyncio.sleep(1)
+        world.data.restore(backup)
+        world.store.before["write_marks"] = slow(30)
+        with pytest.raises(StoreWentBackwards, match="goloves repair"):
+            await world.ids("dry", 100)
+        assert world.service.tags["order"].take() is None
+        assert world.service.spaces["default"].take() is None
+        await asyncio.sleep(1)
+        assert world.data.halt
+        assert world.store.under_way["write_marks"] == 1
+        assert not world.data.marks
+        await asyncio.sleep(30)
+        assert world.data.marks["a node"]
+
+
+@on_virtual_time
+async def test_r6_ranges_are_dropped_when_a_store_is_found_set_back_as_its_windows_are_opened() -> None:
+    """However soon it is repaired: others may have been granted the same ranges before."""
+    async with World(guarded=True, started=False, tags=[NewTag("order", step=1000)]) as world:
+        await world.operator.open_space(SPACE)
+        world.marks.rise("a store", Mark("worker", "default", 5, 0))
+        openings = [slow(0), refused]  # the ranges are open at once, the windows later
+
+        async def one_after_the_other() -> None:
+            if openings:
+                await openings.pop(0)()
+
+        async def repaired() -> None:
+            await world.operator.raise_fences([Mark("worker", "default", 5, 0)])
+            await world.operator.lift_halt()
+
+        world.store.before["open"] = one_after_the_other
+        world.store.after["halt"] = repaired
+        await world.service.start()
+        assert await world.ids() == [1]
+        await asyncio.sleep(10)
+        assert not world.data.halt
+        assert world.counters.store_went_backwards == 1
+        assert (await world.ids())[0] > 1000
 
 
 # --- forks ---

@@ -72,9 +72,23 @@ class HeardSegments(SegmentGuard):
     async def open(self) -> None:
         listener = self.listener
         before, mended = listener.numbers_behind(), listener.mended()
-        await super().open()
+        halted: StoreWentBackwards | None = None
+        try:
+            await super().open()
+        except StoreWentBackwards as error:
+            listener.heard(error, "")
+            halted = error
         if before and listener.numbers_behind() and mended == listener.mended():
             listener.refuses_until = mended
+        if halted is not None:
+            raise halted
+
+    async def check_halt(self) -> int:
+        try:
+            return await super().check_halt()
+        except StoreWentBackwards as error:
+            self.listener.heard(error, "")
+            raise
 
     async def allocate(self, tag: str, size: int, *, exact: bool = False) -> Range:
         listener, checker = self.listener, self.listener.checker
@@ -110,6 +124,20 @@ class HeardWindows(WorkerGuard):
     def __init__(self, store: FarStore, marks: Marks, listener: Listener) -> None:
         super().__init__(store, marks, listener.node)
         self.listener = listener
+
+    async def open(self) -> None:
+        try:
+            await super().open()
+        except StoreWentBackwards as error:
+            self.listener.heard(error, "")
+            raise
+
+    async def check_halt(self) -> int:
+        try:
+            return await super().check_halt()
+        except StoreWentBackwards as error:
+            self.listener.heard(error, "")
+            raise
 
     async def claim(self, claim: Claim) -> Window:
         listener = self.listener

@@ -15,6 +15,7 @@ from goloves.stores.guard import SegmentGuard
 from goloves.stores.marks import Marks
 from stores.backends import PATIENT, Backend, Memory, Served, Sql, Sqlite
 from stores.contract import a_claim, assert_disjoint
+from stores.halts import open_halted
 
 LEAFS_SCRIPT = """
 CREATE TABLE `leaf_alloc` (
@@ -247,7 +248,7 @@ async def test_r5_a_node_that_leafs_table_shows_set_back_asks_no_more_and_halts_
     if isinstance(leaf, Sql):
         await leaf.migrate()
         again = SegmentGuard(leaf.make(), marks, "node 1")
-        await again.open()
+        await open_halted(again)
         with pytest.raises(StoreWentBackwards, match=r"up to 1, below 2001"):
             await again.allocate("Zebra", 10)
         await again.close()

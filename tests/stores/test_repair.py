@@ -17,6 +17,7 @@ from goloves.stores.guard import SegmentGuard, WorkerGuard
 from goloves.stores.marks import Marks
 from stores.backends import Backend, Memory, Node, Sqlite
 from stores.contract import a_claim
+from stores.halts import tell_marks
 from stores.test_leaf_table import leaf
 
 __all__ = ["leaf"]
@@ -93,6 +94,7 @@ async def halted(both: list[OneNode]) -> None:
     for node in both:
         with pytest.raises(StoreWentBackwards):
             await node.segments.allocate("default", 1)
+        await tell_marks(node.segments)
 
 
 async def test_r6_after_a_repair_all_goes_on_above_whatever_was_granted(backend: Backend) -> None:

@@ -113,7 +113,7 @@ class IdService:
         self._served = tuple(spaces)
         self._pid = os.getpid()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._segments_open = False
+        self._segments_open = asyncio.Event()
         self._windows_open = asyncio.Event()
         self._open_error: GolovesError | None = None
         self._stopping = False
@@ -123,6 +123,8 @@ class IdService:
         self._looking: asyncio.Task[None] | None = None
         self._suggested = (0, 0)
         self._ranges_under_way = 0
+        self._telling: set[str] = set()
+        """Identities of stores into which this node's marks are being written."""
         self._jump = 0
         self._judged_at = float("-inf")
 
@@ -280,7 +282,7 @@ class IdService:
         """Pick a tag up from the store at its first use."""
         check_name(name, "tag")
         loop = asyncio.get_running_loop()
-        if self._open_error is not None and not self._segments_open:
+        if self._open_error is not None and not self._segments_open.is_set():
             # Asking would push the next attempt to open the store further away, with each request anew.
             raise StoreUnavailable(f"the store can't be used: {self._open_error.message}")
         known = self._unknown.get(name)
@@ -396,13 +398,28 @@ class IdService:
                 listener()
 
     def _halt(self, error: StoreWentBackwards, store: SegmentStore | WorkerStore) -> None:
-        """Drop all grants of a store that is halted as a whole (R6), and none of another store."""
-        if self._segments_open and self._segments.identity == store.identity:
+        """Drop all grants of a store that is halted as a whole (R6), and none of another; then tell it the marks."""
+        if self._segments_open.is_set() and self._segments.identity == store.identity:
             for tag in self.tags.values():
                 tag.refuse(error)
         if self._windows_open.is_set() and self._workers.identity == store.identity:
             for space in self.spaces.values():
                 space.drop()
+        if store.identity not in self._telling and not self._stopping:
+            self._telling.add(store.identity)
+            self._spawn(self._tell_marks(store))
+
+    async def _tell_marks(self, store: SegmentStore | WorkerStore) -> None:
+        """Let the guard write this node's marks for the repair; who is refused later does it if that fails."""
+        gate = self._segment_gate if store is self._segments else self._window_gate
+        try:
+            await gate.call_now(store.check_halt)
+        except StoreWentBackwards as error:
+            self._halt(error, store)  # once more, for this may be another halt
+        except GolovesError:
+            pass  # the gate says that the store is away
+        finally:
+            self._telling.discard(store.identity)
 
     def _segments_halted(self, error: StoreWentBackwards) -> None:
         self._halt(error, self._segments)
@@ -429,18 +446,28 @@ class IdService:
     async def _open_stores(self) -> None:
         """Open what is not open yet. Raises StoreRefused, StoreUnavailable, UnknownOutcome."""
         away: StoreUnavailable | UnknownOutcome | None = None
-        if not self._segments_open:
-            try:
-                await self._segment_gate.call_now(self._segments.open)
-                self._segments_open = True
-            except (StoreUnavailable, UnknownOutcome) as error:
-                away = error
-        if not self._windows_open.is_set():
-            await self._window_gate.call_now(self._workers.open)
-            self._windows_open.set()
+        try:
+            await self._open(self._segments, self._segment_gate, self._segments_open)
+        except (StoreUnavailable, UnknownOutcome) as error:
+            away = error
+        await self._open(self._workers, self._window_gate, self._windows_open)
         if away is not None:
             raise away
         self._open_error = None
+
+    async def _open(self, store: SegmentStore | WorkerStore, gate: Gate, opened: asyncio.Event) -> None:
+        """Open one store; of one that went backwards meanwhile, nothing is kept that was granted before."""
+        if opened.is_set():
+            return
+        halted: StoreWentBackwards | None = None
+        try:
+            await gate.call_now(store.open)
+        except StoreWentBackwards as error:
+            halted = error
+        opened.set()
+        if halted is not None:
+            self.counters.store_went_backwards += 1
+            self._halt(halted, store)
 
     async def _open_when_back(self) -> None:
         """Open a store that was away at start, as soon as it is back; one that must not be used is looked at again."""

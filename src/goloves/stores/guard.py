@@ -15,10 +15,11 @@ Rules (SAFETY R5, R6):
 6. Where only Leaf's table exists, there is no place for a halt: it is the node's own, and stands until the node ends.
    The store is not asked meanwhile, and a number is read before it is moved: each allocation there would move it on, up
    to the mark and past it.
+7. A halt is raised at once, for everything that is held to be dropped; marks, which may be many, are written for the
+   repair by the call after it, and `check_halt` is a call.
 """
 
 import asyncio
-import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Generic, Literal, TypeVar
@@ -78,23 +79,26 @@ class _Guard(ABC, Generic[Watched]):
         return self._marks.standing(self._store.identity)
 
     async def open(self) -> None:
-        """Open the store, and compare all marks of it; one that went backwards is open, and halted."""
+        """Open the store, and compare all marks of it.
+
+        Raises StoreWentBackwards if it is behind them: it is open then, and halted.
+        """
         await self._store.open()
         self._marks.carry(self._store.address, self._store.identity)
         standing = self._standing
         if standing.repairs is None:  # else the other guard read it before: what that one was granted may be older
             standing.repairs = await self._read_repairs()
         standing.uncompared = standing.uncompared | {self._kind}
-        with contextlib.suppress(StoreWentBackwards):
-            await self._compare()
+        await self._compare()
 
     async def close(self) -> None:
         """Close the store."""
         await self._store.close()
 
     async def check_halt(self) -> int:
-        """As the store's."""
-        return await self._store.check_halt()
+        """As the store's; where it is halted, this node's marks are written for the repair."""
+        await self._check_halt()
+        return await self._check_repairs()
 
     async def clock(self) -> int | None:
         """As the store's."""
@@ -147,12 +151,10 @@ class _Guard(ABC, Generic[Watched]):
                 standing.halt = ""
         except GolovesError as failed:
             also = f" (the halt could not be written into the store: {failed.message})"
-        error = StoreWentBackwards(
+        return StoreWentBackwards(
             f"the store went backwards: {reason}. Nothing is issued until an operator runs `goloves repair`{also}",
             whole_store=True,
         )
-        await self._report(error)
-        return error
 
     async def _read_repairs(self) -> int | None:
         """Read the number that repairs raise; None if the store is halted."""
@@ -185,13 +187,15 @@ class _Guard(ABC, Generic[Watched]):
         if self._standing.repairs is None and self._store.has_marks:
             await self._check_repairs()
 
-    async def _check_repairs(self) -> None:
-        """Notice a halt though nothing is asked for, and one that was ended while this node slept."""
+    async def _check_repairs(self) -> int:
+        """Notice a halt though nothing is asked for, and one that was ended while this node slept; gives the number."""
         standing = self._standing
         try:
             repairs = await self._store.check_halt()
         except StoreWentBackwards as error:
-            await self._report(error)
+            if standing.repairs is None:  # it was told of this halt before, and holds nothing any more
+                await self._report(error)
+            self._met(error)
             raise
         before, standing.repairs = standing.repairs, repairs
         if before is None:
@@ -200,6 +204,7 @@ class _Guard(ABC, Generic[Watched]):
             standing.reported_at = float("-inf")
         elif repairs != before:  # a restore sets it back, too
             raise self._missed_repair(repairs)
+        return repairs
 
     async def _compare(self) -> None:
         """Compare all marks of this kind, if that is due; a store that is behind them is halted."""
@@ -218,11 +223,14 @@ class _Guard(ABC, Generic[Watched]):
     async def _find_behind(self) -> str:
         """Say which mark of this kind the store is behind; empty if none."""
 
+    def _met(self, error: StoreWentBackwards) -> None:
+        """Take in that the store says it is halted; the next call writes the marks (rule 7)."""
+        if error.whole_store:
+            self._standing.repairs = None
+
     async def _report(self, error: StoreWentBackwards) -> None:
         """Write this node's marks into a store that is halted as a whole, for the repair; now and then anew."""
         standing, now = self._standing, asyncio.get_running_loop().time()
-        if error.whole_store:
-            standing.repairs = None
         if not error.whole_store or not self._store.has_marks or now - standing.reported_at < REPORT_EVERY:
             return
         marks = self._marks.all(self._store.identity)
@@ -256,7 +264,7 @@ class SegmentGuard(_Guard[SegmentStore]):
         try:
             granted = await self._store.allocate(tag, size, exact=exact)
         except StoreWentBackwards as error:
-            await self._report(error)
+            self._met(error)
             raise
         except UnknownTag:
             await self._check_behind({tag: before})
@@ -368,7 +376,7 @@ class WorkerGuard(_Guard[WorkerStore]):
         try:
             await self._store.open_space(space)
         except StoreWentBackwards as error:
-            await self._report(error)
+            self._met(error)
             raise
 
     async def claim(self, claim: Claim) -> Window:
@@ -386,7 +394,7 @@ class WorkerGuard(_Guard[WorkerStore]):
         try:
             window = await self._store.claim(claim)
         except StoreWentBackwards as error:
-            await self._report(error)
+            self._met(error)
             raise
         except UnknownSpace as error:
             if not before:
@@ -416,7 +424,7 @@ class WorkerGuard(_Guard[WorkerStore]):
             extended = await self._store.extend(window, end)
         except StoreWentBackwards as error:
             if error.whole_store:
-                await self._report(error)
+                self._met(error)
                 raise
             raise await self._halted(error.message) from error
         except WindowLost:
