@@ -2,9 +2,10 @@
 
 PYTHON ?= python3
 ARGS ?=
-# Two processes keep two cores busy; each starts databases of its own, so more of them cost more than they give. Tests
+# Three processes keep two cores busy, for tests of processes wait for the most part; each starts databases of its own, so
+# that more of them cost more than they give. Tests
 # take from a millisecond to a minute: who is done takes over from the other.
-JOBS ?= 2
+JOBS ?= 3
 PARALLEL := -n $(JOBS) --dist worksteal
 SEEDS ?= 2000
 FIRST ?= 0

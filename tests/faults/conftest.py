@@ -10,6 +10,9 @@ only a supervisor has. What does not run under one, and why:
   store and to its directories, and sixteen of them would put the machine to the test;
 - `test_forks.py`: a fork of a program that issues ids by itself has no supervisor;
 - `test_ledger.py`, which tests the checker.
+
+Of the variants of a test that is marked `quick`, each run of the suite has those that the mark names; `make faults` has
+all of them.
 """
 
 import statistics
@@ -38,8 +41,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("supervised", [pytest.param(0, id="alone"), second], indirect=True)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the variants under a supervisor that the mark does not name."""
+    """Leave out the variants under a supervisor that the mark does not name, and some from each run of the suite."""
+    for item in items:
+        quick = item.get_closest_marker("quick")
+        if quick is not None and _words(item) - {"alone"} not in [set(variant.split("-")) for variant in quick.args]:
+            item.add_marker(pytest.mark.full)
     left_out = [item for item in items if _is_left_out(item)]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
@@ -48,8 +56,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _is_left_out(item: pytest.Item) -> bool:
     mark = item.get_closest_marker("supervised")
-    words = item.name.rpartition("[")[2].rstrip("]").split("-")
-    return mark is not None and "supervised" in words and not set(mark.args) <= set(words)
+    words = _words(item)
+    return mark is not None and "supervised" in words and not set(mark.args) <= words
+
+
+def _words(item: pytest.Item) -> set[str]:
+    """Words of a variant's name, in no order: the one in which pytest puts them changes."""
+    return set(item.name.rpartition("[")[2].rstrip("]").split("-"))
 
 
 @pytest.fixture(autouse=True)

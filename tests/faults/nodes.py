@@ -114,8 +114,8 @@ class Node:
         """Begin a life and wait for nothing."""
         assert self.process is None, f"{self.name} runs already"
         number = next(self._numbers)
-        # A directory for each: for a socket's moment in a directory nodes wait in turn, by a sleep, and libfaketime lets
-        # one end with EINVAL now and then.
+        # A directory for each: nodes take turns in a socket's directory, by a short sleep, and under libfaketime that
+        # ends with EINVAL now and then.
         sockets = self._directory / f"{number}"
         sockets.mkdir()
         address = str(sockets / "http")

@@ -84,6 +84,7 @@ def test_clocks_that_step_or_stand_still_under_load_repeat_nothing_and_stop_nobo
         assert max(silences) < 5, "the store's clock contradicts each of these steps: nothing of them is felt"
 
 
+@pytest.mark.quick("sqlite-quick")
 @pytest.mark.parametrize(
     "steps",
     [

@@ -24,6 +24,7 @@ def leafs_table(request: pytest.FixtureRequest) -> Ground:
     return leaf_only(server)
 
 
+@pytest.mark.quick("mariadb")
 @pytest.mark.supervised("mariadb")
 def test_leaf_s_own_nodes_and_ours_share_one_table_without_sharing_a_number(ground: Ground, note: Note) -> None:
     ledger = Ledger()

@@ -76,6 +76,7 @@ def all_refused(load: Load, nodes: list[Node]) -> None:
         wait_for(lambda node=node: load.refused("segment", node.name, since=begun), f"{node.name} runs dry")  # type: ignore[misc]
 
 
+@pytest.mark.quick("mariadb-killed", "mariadb-read-only", "postgresql-frozen", "postgresql-stopped")
 @pytest.mark.supervised("killed", "mariadb")
 @pytest.mark.parametrize("how", WAYS_TO_GO)
 def test_while_a_database_is_away_nodes_serve_from_their_buffers_then_refuse_in_time_then_go_on_by_themselves(
@@ -218,6 +219,7 @@ def test_what_a_network_held_back_one_way_and_delivers_late_repeats_nothing(
     assert statistics.median(recoveries) < 2 * BACK, recoveries
 
 
+@pytest.mark.quick("mariadb-lose the answer", "postgresql-lose the request")
 @pytest.mark.supervised("lose the answer", "postgresql")
 @pytest.mark.parametrize("loss", ["lose the answer", "lose the request"])
 def test_commits_whose_outcome_is_never_known_burn_ranges_and_repeat_nothing(
@@ -245,6 +247,7 @@ def test_commits_whose_outcome_is_never_known_burn_ranges_and_repeat_nothing(
     assert statistics.median(recoveries) < 10 * BACK, recoveries
 
 
+@pytest.mark.quick("mariadb")
 @pytest.mark.supervised("mariadb")
 def test_a_node_cut_off_in_the_middle_of_a_transaction_does_not_block_the_others_for_long(
     served: Ground, proxy: Proxy, note: Note

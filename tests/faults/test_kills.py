@@ -17,6 +17,7 @@ START = 20.0
 """Seconds from a start to ids, at the median: ten times and more what it takes on two busy cores."""
 
 
+@pytest.mark.quick("postgresql")
 def test_nodes_killed_twenty_times_under_load_never_repeat_an_id(ground: Ground, note: Note) -> None:
     ledger = Ledger()
     kills = 0

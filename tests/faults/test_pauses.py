@@ -49,6 +49,7 @@ def freeze_at_rest(node: Node, ground: Ground) -> None:
     raise AssertionError("whenever the node is frozen, it holds the lock")
 
 
+@pytest.mark.quick("mariadb")
 @pytest.mark.supervised("postgresql")
 def test_a_node_frozen_past_its_window_wakes_without_it_and_whoever_took_over_goes_on(
     ground: Ground, note: Note

@@ -66,6 +66,7 @@ def beyond(ledger: Ledger, before: dict[str, int], cluster: Cluster) -> None:
         assert max(start for start, _, _, _ in ledger.numbers[tag]) > number, f"the tag {tag!r} did not go on"
 
 
+@pytest.mark.quick("postgresql")
 @pytest.mark.supervised("postgresql")
 def test_r6_a_dump_restored_under_running_nodes_halts_them_until_it_is_repaired(ground: Ground, note: Note) -> None:
     ledger = Ledger()
@@ -95,6 +96,7 @@ def test_r6_a_dump_restored_under_running_nodes_halts_them_until_it_is_repaired(
     assert max(segments) < 20
 
 
+@pytest.mark.quick("left")
 @pytest.mark.parametrize("emptied", [True, False], ids=["emptied", "left"])
 def test_r5_a_backup_that_is_copied_over_the_file_under_running_nodes_repeats_nothing(
     embedded: Ground, tmp_path: Path, emptied: bool, note: Note

@@ -12,7 +12,7 @@ from server.live import LiveNode
 OPTIONS = [
     "--checks=all",
     "--exclude-checks=use_after_free",
-    "--max-examples=50",
+    "--max-examples=25",
     "--generation-deterministic",
     "--request-timeout=60",
     "--no-color",
@@ -39,4 +39,4 @@ def test_schemathesis_finds_nothing(node: LiveNode, tmp_path: Path) -> None:
     assert run.returncode == 0, run.stdout + run.stderr
     passed = re.search(r"(\d+) generated, (\d+) passed", run.stdout)
     assert passed is not None
-    assert int(passed[1]) == int(passed[2]) > 1000
+    assert int(passed[1]) == int(passed[2]) > 500

@@ -1,5 +1,6 @@
 """Listeners, and what a person is told when one can't be had."""
 
+import errno
 import fcntl
 import os
 import socket
@@ -9,6 +10,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,6 +44,31 @@ def test_a_host_name_is_listened_on_at_all_its_addresses_with_one_port(monkeypat
     sockets = listen(Address(host="both"))
     try:
         assert {address_of(made).host for made in sockets} == {"127.0.0.1", "127.0.0.2"}
+        assert len({address_of(made).port for made in sockets}) == 1
+    finally:
+        for made in sockets:
+            close_listener(made)
+
+
+def test_a_port_that_the_system_chose_and_that_is_taken_at_another_address_is_chosen_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    both = [(socket.AF_INET, 0, 0, "", ("127.0.0.1", 0)), (socket.AF_INET, 0, 0, "", ("127.0.0.2", 0))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: both)
+    bind = socket.socket.bind
+    taken: list[int] = []
+
+    class Socket(socket.socket):
+        def bind(self, where: Any) -> None:
+            if where[0] == "127.0.0.2" and len(taken) < 2:
+                taken.append(where[1])
+                raise OSError(errno.EADDRINUSE, "Address already in use")
+            bind(self, where)
+
+    monkeypatch.setattr(socket, "socket", Socket)
+    sockets = listen(Address(host="both"))
+    try:
+        assert len(taken) == 2
         assert len({address_of(made).port for made in sockets}) == 1
     finally:
         for made in sockets:

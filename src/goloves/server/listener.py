@@ -22,7 +22,7 @@ import socket
 import ssl
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from goloves.config.addresses import Address
@@ -52,6 +52,9 @@ HANDSHAKE_TIMEOUT = 10.0
 SHUTDOWN_TIMEOUT = 2.0
 """Seconds for the peer's side of TLS's goodbye; most clients don't send one."""
 
+CHOICES = 8
+"""Ports that the system may choose before it is given up that one is free at all addresses of a host."""
+
 _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 _SHUT = errno.EINVAL
@@ -75,17 +78,12 @@ def listen(address: Address, setting: str = "http.listen") -> list[socket.socket
         )
     except (socket.gaierror, UnicodeError) as error:
         raise ConfigError(f"can't listen on {address}: {address.host!r} is no host ({error}); see {setting}") from None
-    sockets: list[socket.socket] = []
-    port = address.port
-    try:
-        for family, where in dict.fromkeys((family, sockaddr[0]) for family, _, _, _, sockaddr in found):
-            sockets.append(_listen_tcp(family, str(where), port, address, setting))
-            port = port or sockets[0].getsockname()[1]  # where the system chooses, it chooses one for all
-    except BaseException:
-        for made in sockets:
-            made.close()
-        raise
-    return sockets
+    places = list(dict.fromkeys((family, str(sockaddr[0])) for family, _, _, _, sockaddr in found))
+    if not address.port and len(places) > 1:
+        for _ in range(CHOICES - 1):  # what it chooses for the first may be taken at another
+            with contextlib.suppress(ConfigError):
+                return _listen_all(places, address, setting)
+    return _listen_all(places, address, setting)
 
 
 def address_of(listener: socket.socket) -> Address:
@@ -109,6 +107,21 @@ def shut(listener: socket.socket) -> None:
     """
     with contextlib.suppress(OSError):  # another one was quicker
         listener.shutdown(socket.SHUT_RDWR)
+
+
+def _listen_all(places: Sequence[tuple[int, str]], address: Address, setting: str) -> list[socket.socket]:
+    """Listen at each of these places, on one port: where the system chooses it, it chooses one for all."""
+    sockets: list[socket.socket] = []
+    port = address.port
+    try:
+        for family, where in places:
+            sockets.append(_listen_tcp(family, where, port, address, setting))
+            port = port or sockets[0].getsockname()[1]
+    except BaseException:
+        for made in sockets:
+            made.close()
+        raise
+    return sockets
 
 
 def _listen_tcp(family: int, host: str, port: int, address: Address, setting: str) -> socket.socket:
