@@ -3,8 +3,8 @@
 PYTHON ?= python3
 ARGS ?=
 # Three processes keep two cores busy, for tests of processes wait for the most part; each starts databases of its own, so
-# that more of them cost more than they give. Tests
-# take from a millisecond to a minute: who is done takes over from the other.
+# that more of them cost more than they give. Tests take from a millisecond to half a minute: who is done takes over from
+# the other.
 JOBS ?= 3
 PARALLEL := -n $(JOBS) --dist worksteal
 SEEDS ?= 2000

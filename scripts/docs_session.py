@@ -52,10 +52,12 @@ class Session:
 
     def port(self, shown: str) -> int:
         """Give the free port that stands for one of a page's."""
-        if shown not in self._ports:
+        while shown not in self._ports:
             with socket.socket() as probe:
                 probe.bind(("127.0.0.1", 0))
-                self._ports[shown] = probe.getsockname()[1]
+                chosen = probe.getsockname()[1]
+            if chosen not in self._ports.values():  # a port that was let go may be given once more
+                self._ports[shown] = chosen
         return self._ports[shown]
 
     def here(self, text: str) -> str:

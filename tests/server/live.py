@@ -10,7 +10,7 @@ from typing import Any, Self, TypeVar
 
 import uvloop
 
-from goloves.config import SegmentConfig
+from goloves.config import SegmentConfig, SnowflakeConfig
 from goloves.config.addresses import Address
 from goloves.core.grants import Range
 from goloves.core.layout import Layout
@@ -56,6 +56,7 @@ class LiveNode:
         spaces: Mapping[str, Layout] | None = None,
         address: Address | None = None,
         segment: SegmentConfig | None = None,
+        snowflake: SnowflakeConfig | None = None,
         drain: float = 5.0,
         tls: Certificates | None = None,
     ) -> None:
@@ -66,6 +67,7 @@ class LiveNode:
         self._leaf_spaces = leaf_spaces
         self._spaces = {"default": Layout(), **(spaces or {})}
         self._segment = segment
+        self._snowflake = snowflake
         self._drain = drain
         self._tls = tls
         self._listeners = listen(address or Address(host="127.0.0.1"))
@@ -155,6 +157,7 @@ class LiveNode:
             self.store,
             self.store,
             segment=self._segment or SegmentConfig(deadline=PATIENCE),
+            snowflake=self._snowflake,
             spaces=[ServedSpace(Space(name, layout)) for name, layout in self._spaces.items()],
         )
         self.node = Node(

@@ -317,7 +317,7 @@ def test_a_database_that_is_away_at_the_start_is_waited_for(start: Start, databa
         assert int(refused.headers["Retry-After"]) >= 1
         for _ in range(20):
             server.get("/api/segment/get/default")
-        assert server.said.count("the store is away") <= 2, "once for ranges and once for windows"
+        assert server.said.count("the store is away [goloves.store]") <= 2, "once for ranges and once for windows"
     finally:
         database.start()
     server.ready()
