@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+from goloves.config import SegmentConfig
 from goloves.core.layout import Layout
 from goloves.server.http.protocol import BATCH, HttpConnection
 from goloves.server.http.shared import ENDS, HttpShared
@@ -64,7 +65,8 @@ async def share(limits: HttpLimits, tag: str = "order") -> HttpShared:
     store = MemoryStore()
     await store.open()
     await store.create_tag(NewTag(tag, step=100_000))
-    service = IdService(store, store, spaces=[ServedSpace(Space("default", Layout()))])
+    patient = SegmentConfig(deadline=20.0)  # a busy machine may stall for longer than a node makes anybody wait
+    service = IdService(store, store, segment=patient, spaces=[ServedSpace(Space("default", Layout()))])
     await service.start()
     await service.segment_ids(tag, 1)
     return HttpShared(service, limits)
