@@ -105,6 +105,22 @@ async def test_r8_a_log_without_its_file_is_no_reason_to_begin_anew(tmp_path: Pa
         await made(tmp_path)
 
 
+async def test_r8_a_file_that_is_replaced_while_it_is_opened_is_refused_and_not_taken_for_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await (await made(tmp_path)).close()
+    store = a_store(tmp_path)
+    seen = iter([(1, 1)])
+    monkeypatch.setattr(checks, "identity_of", lambda _: next(seen, (2, 2)))
+    with pytest.raises(StoreRefused, match="was replaced or removed"):
+        await store.open()
+    monkeypatch.undo()
+    monkeypatch.setattr(checks, "machine_id", lambda: "this machine")
+    await store.open()
+    assert await store.allocate("default", 10) == Range("default", 1, 11)
+    await store.close()
+
+
 async def test_r8_a_file_that_was_replaced_under_a_store_grants_nothing(tmp_path: Path) -> None:
     store = await made(tmp_path / "old")
     other = await made(tmp_path / "new")

@@ -86,6 +86,9 @@ class SqlStore(SqlRepair, SqlWorkers, Session):
             self._database.reopen()
             try:
                 await self._open()
+            except StoreWentBackwards as error:  # that of a file which was replaced meanwhile: it is not open
+                await self._database.close()
+                raise StoreRefused(error.message) from None
             except BaseException:
                 await self._database.close()
                 raise
