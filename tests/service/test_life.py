@@ -1,10 +1,11 @@
 """A node's life: start, readiness, stop, fork."""
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -209,8 +210,9 @@ async def test_a_look_up_that_a_stop_overtakes_starts_nothing_anew() -> None:
 # --- what a halt of the store finds out about itself ---
 
 
-@on_virtual_time
-async def test_r5_a_store_set_back_is_noticed_by_the_node_s_own_mark_and_nothing_more_is_issued() -> None:
+@contextlib.asynccontextmanager
+async def set_back() -> AsyncIterator[World]:
+    """A node that holds ranges of two tags and a window, and whose store was set back since; it asks when `dry` is."""
     async with World(guarded=True, tags=[NewTag("order", step=1000), NewTag("dry", step=1)]) as world:
         await world.ids("dry")
         backup = world.data.snapshot()
@@ -218,10 +220,20 @@ async def test_r5_a_store_set_back_is_noticed_by_the_node_s_own_mark_and_nothing
         await world.ids("dry")
         await asyncio.sleep(1)
         world.data.restore(backup)
-        with pytest.raises(StoreWentBackwards, match="goloves repair"):
-            await world.ids("dry", 100)
-        assert world.service.tags["order"].take() is None
-        assert world.service.spaces["default"].take() is None
+        yield world
+
+
+async def nothing_is_issued_once_it_asks(world: World) -> None:
+    with pytest.raises(StoreWentBackwards, match="goloves repair"):
+        await world.ids("dry", 100)
+    assert world.service.tags["order"].take() is None
+    assert world.service.spaces["default"].take() is None
+
+
+@on_virtual_time
+async def test_r5_a_store_set_back_is_noticed_by_the_node_s_own_mark_and_nothing_more_is_issued() -> None:
+    async with set_back() as world:
+        await nothing_is_issued_once_it_asks(world)
         assert world.data.halt
         await world.settle()
         assert world.data.marks["a node"]
@@ -230,18 +242,9 @@ async def test_r5_a_store_set_back_is_noticed_by_the_node_s_own_mark_and_nothing
 @on_virtual_time
 async def test_r6_all_is_dropped_before_the_marks_are_written_for_the_repair() -> None:
     """Marks may be many and the store slow: what is held meanwhile may have been granted once more."""
-    async with World(guarded=True, tags=[NewTag("order", step=1000), NewTag("dry", step=1)]) as world:
-        await world.ids("dry")
-        backup = world.data.snapshot()
-        await world.ids()
-        await world.ids("dry")
-        await asyncio.sleep(1)
-        world.data.restore(backup)
+    async with set_back() as world:
         world.store.before["write_marks"] = slow(30)
-        with pytest.raises(StoreWentBackwards, match="goloves repair"):
-            await world.ids("dry", 100)
-        assert world.service.tags["order"].take() is None
-        assert world.service.spaces["default"].take() is None
+        await nothing_is_issued_once_it_asks(world)
         await asyncio.sleep(1)
         assert world.data.halt
         assert world.store.under_way["write_marks"] == 1

@@ -3,7 +3,8 @@
 What the service did not hear, it must not use; and what it held when it heard of a halt, it must drop.
 """
 
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from goloves.core.grants import Range, Window
@@ -61,6 +62,15 @@ class Listener:
         """Take in that the service is told of a halt, of a tag, of the windows (""), or of the whole store."""
         self.checker.told_of_halt(self.life, None if error.whole_store else tag)
 
+    @contextlib.contextmanager
+    def hearing(self) -> Iterator[None]:
+        """Take in a halt of the windows or of the whole store that comes out of this, and let it go on."""
+        try:
+            yield
+        except StoreWentBackwards as error:
+            self.heard(error, "")
+            raise
+
 
 class HeardSegments(SegmentGuard):
     """The guard over ranges."""
@@ -74,9 +84,9 @@ class HeardSegments(SegmentGuard):
         before, mended = listener.numbers_behind(), listener.mended()
         halted: StoreWentBackwards | None = None
         try:
-            await super().open()
-        except StoreWentBackwards as error:
-            listener.heard(error, "")
+            with listener.hearing():
+                await super().open()
+        except StoreWentBackwards as error:  # it is open all the same; after any other failure it is not
             halted = error
         if before and listener.numbers_behind() and mended == listener.mended():
             listener.refuses_until = mended
@@ -84,11 +94,8 @@ class HeardSegments(SegmentGuard):
             raise halted
 
     async def check_halt(self) -> int:
-        try:
+        with self.listener.hearing():
             return await super().check_halt()
-        except StoreWentBackwards as error:
-            self.listener.heard(error, "")
-            raise
 
     async def allocate(self, tag: str, size: int, *, exact: bool = False) -> Range:
         listener, checker = self.listener, self.listener.checker
@@ -126,28 +133,19 @@ class HeardWindows(WorkerGuard):
         self.listener = listener
 
     async def open(self) -> None:
-        try:
+        with self.listener.hearing():
             await super().open()
-        except StoreWentBackwards as error:
-            self.listener.heard(error, "")
-            raise
 
     async def check_halt(self) -> int:
-        try:
+        with self.listener.hearing():
             return await super().check_halt()
-        except StoreWentBackwards as error:
-            self.listener.heard(error, "")
-            raise
 
     async def claim(self, claim: Claim) -> Window:
         listener = self.listener
         marks, halts = self._before()
         behind, mended = listener.fences_behind(), listener.mended()
-        try:
+        with listener.hearing():
             window = await super().claim(claim)
-        except StoreWentBackwards as error:
-            listener.heard(error, "")
-            raise
         behind &= listener.fences_behind()
         if behind and mended == listener.mended():
             raise Duplicate(f"{listener.life} claimed {window}, though the store had forgotten fences of {behind}")
@@ -155,19 +153,13 @@ class HeardWindows(WorkerGuard):
 
     async def find_window(self, space: str, nonce: str) -> Window | None:
         marks, halts = self._before()
-        try:
+        with self.listener.hearing():
             window = await super().find_window(space, nonce)
-        except StoreWentBackwards as error:
-            self.listener.heard(error, "")
-            raise
         return None if window is None else self._acknowledged(window, marks, halts)
 
     async def extend(self, window: Window, end: int) -> Window:
-        try:
+        with self.listener.hearing():
             extended = await super().extend(window, end)
-        except StoreWentBackwards as error:
-            self.listener.heard(error, "")
-            raise
         self.listener.checker.acknowledged_extension(self.listener.life, extended)
         return extended
 

@@ -47,11 +47,11 @@ NEXT, STREAM = "/goloves.v1.SegmentService/Next", "/goloves.v1.SegmentService/St
 ORDER = prefixed(pb.SegmentNextRequest(tag="default").SerializeToString())
 MANY = prefixed(pb.SegmentNextRequest(tag="default", count=10_000).SerializeToString())
 
-LASTS = 0.5
+LASTS = 0.7
 """Seconds that each attack lasts at least."""
 
-ROUNDS = 25
-"""Calls of each kind that a bystander makes while an attack goes on. They take less than a tenth of a second where
+ROUNDS = 40
+"""Calls of each kind that a bystander makes while an attack goes on. They take a tenth of a second where
 nothing else runs."""
 
 PATIENCE = 60.0

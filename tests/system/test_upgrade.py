@@ -25,7 +25,7 @@ __all__ = ["start"]
 FORMER = "18c21fac53bfa993f3ff06fc932c3eaddbbb923d"
 SUPERVISED = "a69b42474296d9c267dd2f01a5bac2e5878fe81b"
 
-SETTLED = 50
+SETTLED = 150
 """Answers that show that a node serves."""
 
 
@@ -90,7 +90,7 @@ def test_nodes_of_the_release_before_and_of_this_one_share_a_store_forward_and_b
                     become(node, place)
                     node.start()
                     both_serve(load)
-        ground.check(ledger, cluster, at_least=1_000)
+        ground.check(ledger, cluster, at_least=3_000)
     goloves(None, ground.url, "check")
 
 
