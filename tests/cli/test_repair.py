@@ -156,6 +156,25 @@ def test_the_marks_of_a_node_that_does_not_run_count(invoke: Invoke, store: Stor
     assert (tmp_path / "data" / "node-0" / "marks").read_bytes() == before
 
 
+def test_a_restored_store_is_repaired_with_the_marks_of_each_machine_before_any_node_starts(
+    invoke: Invoke, store: Store, tmp_path: Path
+) -> None:
+    """One machine's repair knows nothing of another's state directories: it says so, and theirs raise the rest."""
+    for machine, number in (("data", 900), ("other", 14_000_000)):
+        marks = Marks()
+        marks.open(tmp_path / machine / "node-0")
+        marks.rise(store.uuid, Mark("tag", "default", number))
+        marks.close()
+    first = invoke("repair", "--restored", "--yes")
+    assert "only those with a state directory in data are counted" in first.stdout.replace("./", "")
+    assert "run `goloves repair` too before any node starts" in first.stdout
+    assert next_number(invoke) == 10_000_900, "below what the other machine's node was granted"
+    there = ("--store", f"sqlite:///{store.file}", "--data-dir", str(tmp_path / "other"))
+    assert "the tag 'default' goes on at 24000000 or above" in invoke("repair", "--yes", *there).stdout
+    assert next_number(invoke) >= 24_000_000
+    assert "nothing to repair" in invoke("repair").stdout
+
+
 def test_marks_that_can_not_be_read_are_named(invoke: Invoke, store: Store, tmp_path: Path) -> None:
     state = tmp_path / "data" / "node-0"
     state.mkdir()

@@ -44,6 +44,8 @@ class Case:
 
     address: str
     store: "SqlStore"
+    data_dir: Path
+    """Where the state directories are that count."""
     spaces: dict[str, Space]
     """Those that the configuration has in this store."""
     findings: Findings
@@ -143,7 +145,8 @@ def _stores(config: Config) -> list[Case]:
     for url, store in stores_by_url(config, repairing=True).items():
         spaces = {name: Space(name, each.layout(), each.worker is not None) for name, each in config.spaces.items()}
         served = spaces if url == config.windows_url else {}
-        cases.append(Case(address_of_store(url), store, served, Findings("", {}), Plan({}), 0))
+        data_dir = Path(config.server.data_dir)
+        cases.append(Case(address_of_store(url), store, data_dir, served, Findings("", {}), Plan({}), 0))
     return cases
 
 
@@ -243,6 +246,12 @@ def _show(case: Case) -> None:
     click.echo("  What will be done:")
     for line in _steps(case):
         click.echo(f"    - {line}")
+    if plan.whole:
+        click.echo(
+            f"  Of nodes that don't run, only those with a state directory in {case.data_dir} are counted. Where others"
+            " have theirs, run `goloves repair` too before any node starts: what they were granted beyond the margin"
+            " comes twice else"
+        )
 
 
 def _found(findings: Findings) -> list[str]:
