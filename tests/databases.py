@@ -140,10 +140,10 @@ class Server:
         self.stop()
         self.start(*options)
 
-    def fresh(self) -> str:
-        """Make an empty database of our user; give its store URL."""
+    def fresh(self, template: str = "") -> str:
+        """Make a database of our user, empty or as `template` is; give its store URL."""
         name = f"test_{os.getpid()}_{next(self._numbers)}"
-        self._create_database(name)
+        self._create_database(name, template)
         return self.url(name)
 
     def url(self, database: str, *, user: str = USER, password: str = PASSWORD) -> str:
@@ -156,7 +156,7 @@ class Server:
             self.kill()
         shutil.rmtree(self.directory, ignore_errors=True)
 
-    def _create_database(self, name: str) -> None:
+    def _create_database(self, name: str, template: str) -> None:
         raise NotImplementedError
 
     def _prefix(self) -> list[str]:
@@ -300,8 +300,12 @@ class MariaDb(Server):
             check=False,
         )
 
-    def _create_database(self, name: str) -> None:
-        self.sql(f"CREATE DATABASE {name} CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci")
+    def _create_database(self, name: str, template: str) -> None:
+        statements = [f"CREATE DATABASE {name} CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci"]
+        for table in self.sql("SHOW TABLES", template).splitlines() if template else []:
+            statements.append(f"CREATE TABLE {name}.{table} LIKE {template}.{table}")
+            statements.append(f"INSERT INTO {name}.{table} SELECT * FROM {template}.{table}")
+        self.sql(";".join(statements))
 
 
 class PostgreSql(Server):
@@ -376,8 +380,8 @@ class PostgreSql(Server):
             check=False,
         )
 
-    def _create_database(self, name: str) -> None:
-        self.sql(f"CREATE DATABASE {name} OWNER {USER}")
+    def _create_database(self, name: str, template: str) -> None:
+        self.sql(f"CREATE DATABASE {name} OWNER {USER}" + (f" TEMPLATE {template}" if template else ""))
 
 
 _running: dict[type[Server], Server] = {}

@@ -17,8 +17,8 @@ async def _made(kind: str, request: pytest.FixtureRequest, directory: Path) -> B
     if kind == "memory":
         return Memory()
     if kind == "sqlite":
-        return await Sqlite(directory).migrate()
-    return await Served(request.getfixturevalue(kind)).prepare()
+        return await Sqlite.prepared(directory)
+    return await Served.prepared(request.getfixturevalue(kind))
 
 
 @pytest.fixture(params=["memory", *SQL])
@@ -48,6 +48,6 @@ def server(request: pytest.FixtureRequest) -> Server:
 @pytest.fixture
 async def served(server: Server) -> AsyncIterator[Served]:
     """A database on it, as Goloves makes it."""
-    served = await Served(server).prepare()
+    served = await Served.prepared(server)
     yield served
     await served.close()
