@@ -6,9 +6,12 @@ A run takes as long as its last test: the rooms with tests of many seconds come 
 ones are left to share out.
 """
 
+import contextlib
+import importlib
 import io
 import logging
 import os
+import pkgutil
 import sys
 import threading
 from collections.abc import Callable, Generator, Iterator
@@ -26,6 +29,9 @@ UNCOVERED = frozenset({"bench", "conformance", "deploy", "faults", "simulation",
 """Rooms whose tests are not counted for coverage, nor are the nodes that they start: they play much, load much or start
 hundreds of processes, which tracing makes slower, up to several times, and hardly reach a line that is held to the bar
 and that the others don't reach. Processes that the other rooms start count."""
+
+COVERED = ("goloves.core", "goloves.service", "goloves.stores")
+"""What is counted."""
 
 settings.register_profile("stable", derandomize=True, deadline=None)
 settings.load_profile("stable")
@@ -69,6 +75,30 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
             os.environ[counting] = told
 
 
+@contextlib.contextmanager
+def _untraced() -> Iterator[None]:
+    tracing, of_threads = sys.gettrace(), threading.gettrace()
+    sys.settrace(None)
+    threading.settrace(None)
+    try:
+        yield
+    finally:
+        threading.settrace(of_threads)
+        sys.settrace(tracing)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Let coverage see what it counts being loaded, and not the loading of all tests, which tracing makes take twice as
+    long in each process."""
+    for name in COVERED:
+        package = importlib.import_module(name)
+        for module in pkgutil.iter_modules(package.__path__, f"{name}."):
+            importlib.import_module(module.name)
+    with _untraced():
+        return (yield)
+
+
 @pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """Let nothing trace an uncounted test.
@@ -78,14 +108,8 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """
     if _room(item) not in UNCOVERED:
         return (yield)
-    tracing, of_threads = sys.gettrace(), threading.gettrace()
-    sys.settrace(None)
-    threading.settrace(None)
-    try:
+    with _untraced():
         return (yield)
-    finally:
-        threading.settrace(of_threads)
-        sys.settrace(tracing)
 
 
 @pytest.hookimpl(wrapper=True)
