@@ -1,5 +1,6 @@
 """Hundreds of stories a run, and that each mutant is noticed within as many."""
 
+import gc
 import logging
 from collections.abc import Iterator
 
@@ -22,6 +23,7 @@ def quick() -> Iterator[None]:
     quiet()
     yield
     logging.disable(logging.NOTSET)
+    gc.unfreeze()
 
 
 @pytest.mark.timeout(600)
