@@ -280,6 +280,11 @@ def live(tree: Path, config: dict[str, Any], volume: Path, log: Path) -> tuple[f
         expect(code != 0, "it starts without a store, and would repeat ids where a volume was not mounted (R8)")
         expect("there is no store at /var/lib/goloves/goloves.db" in container.said, f"it says:\n{container.said}")
     expect(not (volume / "goloves.db").exists(), "a failed start left a store behind")
+    # Beside the program that asks for ids it is told to listen on loopback, where a start would else make a store.
+    loopback = ["GOLOVES_HTTP__LISTEN=127.0.0.1:8080", "GOLOVES_GRPC__LISTEN=127.0.0.1:50051"]
+    with running(tree, {**config, "Env": [*config["Env"], *loopback]}, volume, log) as container:
+        expect(container.process.wait(PATIENCE) != 0, "on loopback it makes a store where none was mounted (R8)")
+        expect("goloves migrate" in container.said, f"it does not say how a store is made:\n{container.said}")
 
     with running(tree, config, volume, log, "migrate") as container:
         expect(container.process.wait(PATIENCE) == 0, f"migrate says:\n{container.said}")

@@ -17,6 +17,7 @@ from goloves.config import Config, load
 from goloves.config.addresses import parse_address
 from goloves.config.schema import find
 from goloves.config.sources import OTHER_VARIABLES, SHORT_VARIABLES, variable_of
+from goloves.server.assembly import may_create
 from goloves.server.http.answers import Answer
 from goloves.server.http.routes import Routes
 from goloves.server.limits import HttpLimits
@@ -237,6 +238,17 @@ def test_nothing_that_starts_again_and_again_makes_a_store() -> None:
     for where in serving:
         assert "--init" not in commands()[where]
         assert "--init" not in " ".join(manifests.of_service("ExecStart").split())
+
+
+def test_the_image_makes_no_store_wherever_it_is_told_to_listen(secrets: Path) -> None:
+    # In a container beside the one that asks, or on the machine's own network.
+    loopback = {
+        "GOLOVES_HTTP__LISTEN": "127.0.0.1:8080",
+        "GOLOVES_GRPC__LISTEN": "127.0.0.1:50051",
+        "GOLOVES_SERVER__DATA_DIR": str(secrets),
+    }
+    assert may_create(configured("", loopback, secrets))
+    assert not may_create(configured(IMAGE_TOML, loopback, secrets))
 
 
 def test_every_variable_is_one_that_goloves_reads() -> None:

@@ -38,6 +38,13 @@ def test_r8_a_store_is_made_only_where_nobody_but_this_machine_reaches_any_liste
     assert may_create(configured(tmp_path, **listen)) is may
 
 
+def test_r8_a_store_is_not_made_where_that_is_left_to_people(tmp_path: Path) -> None:
+    config = configured(tmp_path)
+    assert may_create(config)
+    stores = msgspec.structs.replace(config.stores, create=False)
+    assert not may_create(msgspec.structs.replace(config, stores=stores))
+
+
 def test_r8_a_store_is_not_made_where_a_node_remembers_one(tmp_path: Path) -> None:
     marks = Marks()
     marks.open(tmp_path / "node-3")

@@ -88,8 +88,8 @@ def serve_command(
     """Serve ids over HTTP and gRPC until Ctrl-C or SIGTERM.
 
     Without options: SQLite under ./data, HTTP on 127.0.0.1:8080, gRPC on 127.0.0.1:50051. An embedded store is made
-    by itself only while all listeners are on loopback or Unix sockets; else a missing store is an error, unless --init
-    says that it is new.
+    by itself only while all listeners are on loopback or Unix sockets and stores.create is true; else a missing store
+    is an error, unless --init says that it is new.
     """
     flags: dict[tuple[str, ...], Any] = {
         ("stores", "url"): store,

@@ -100,6 +100,10 @@ class StoresConfig(Section, frozen=True):
     failover_gap: int = 10_000_000
     """Numbers that every tag leaves out at a failover with `skip`. Less than what all nodes can be granted of a tag
     while a replica lags: ids are issued twice; more: larger gaps in the numbers, nothing else."""
+    create: bool = True
+    """Whether a start may make an embedded store that is missing. It does so only where all listeners are on loopback
+    or Unix sockets and no node remembers a store. With `false` only `goloves migrate` and `--init` make one: where the
+    data directory is mounted, as in a container, a volume that is missing one day would begin at 1 and repeat ids."""
     allow_lost_commits: bool = False
     """Accept a database that may lose committed transactions in a crash (durability switched off). Numbers are then
     issued twice after such a crash; for tests only."""

@@ -48,9 +48,10 @@ def may_create(config: Config) -> bool:
     """Whether a start may make an embedded store by itself: only if nobody but this machine reaches it (R8).
 
     Where others do, a store that is missing is rather a volume that was not mounted, and would repeat ids. So would one
-    that nodes of this data directory have worked with: what they remember tells of it.
+    that nodes of this data directory have worked with: what they remember tells of it. In a container nothing may tell
+    of either: the image's configuration leaves it to people.
     """
-    if remembers_a_store(Path(config.server.data_dir)):
+    if not config.stores.create or remembers_a_store(Path(config.server.data_dir)):
         return False
     listeners = [*config.http.listen, *config.grpc.listen, config.admin.listen]
     return all(parse_address(text).is_local for text in listeners if text)
