@@ -102,6 +102,12 @@ def migration() -> list[Manifest]:
     return render(KUBERNETES / "migrate")
 
 
+@cache
+def repair() -> list[Manifest]:
+    """Give the objects of the repair."""
+    return render(KUBERNETES / "repair")
+
+
 def one(objects: list[Manifest], *kinds: str) -> Manifest:
     """Give the only object of these kinds."""
     (found,) = (each for each in objects if each["kind"] in kinds)

@@ -1,17 +1,17 @@
 """What the deployments say of Goloves is true of it: ports, paths, flags, variables, settings, users, times, tags."""
 
+import importlib
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 
 from deploy import manifests
 from deploy.kustomize import HASH, Manifest
 from deploy.manifests import DEPLOYMENTS, KUBERNETES, OVERLAYS, ROOT, SECRET_URL
 from goloves import __version__
-from goloves.cli import main
 from goloves.cli.failures import Exit
 from goloves.config import Config, load
 from goloves.config.addresses import parse_address
@@ -22,6 +22,8 @@ from goloves.server.http.answers import Answer
 from goloves.server.http.routes import Routes
 from goloves.server.limits import HttpLimits
 from goloves.stores.urls import parse_store_url
+
+docs = importlib.import_module("scripts.docs")
 
 DEFAULTS = Config()
 HTTP, GRPC = (int(each.listen[0].rpartition(":")[2]) for each in (DEFAULTS.http, DEFAULTS.grpc))
@@ -217,6 +219,7 @@ def commands() -> dict[str, list[str]]:
     for name, objects in {
         **{each: manifests.overlay(each) for each in OVERLAYS},
         "migrate": manifests.migration(),
+        "repair": manifests.repair(),
     }.items():
         found[name] = manifests.container(objects)["args"]
     found["systemd"] = manifests.of_service("ExecStart").split()[1:]
@@ -225,11 +228,22 @@ def commands() -> dict[str, list[str]]:
 
 @pytest.mark.parametrize(("where", "words"), commands().items())
 def test_every_command_is_one_that_goloves_has_with_flags_that_it_has(where: str, words: list[str]) -> None:
-    name, *rest = words
-    context = click.Context(main)
-    command = main.get_command(context, name)
-    assert command is not None, where
-    command.make_parser(click.Context(command, parent=context)).parse_args(list(rest))
+    assert docs.can_be_given(shlex.join(["goloves", *words])) == "", where
+
+
+def test_every_command_that_a_comment_gives_can_be_given() -> None:
+    given = [
+        f"goloves {words}"
+        for path in manifests.files()
+        for words in re.findall(
+            r"^# +(?:\S+=\S+ )?/opt/goloves/bin/goloves (.+)$", path.read_text("utf-8"), re.MULTILINE
+        )
+    ]
+    assert given == ["goloves migrate --config /etc/goloves/goloves.toml"]
+    # As it is written in the unit, and nowhere else: the operator's page gives the same.
+    assert given[0] in (ROOT / "docs" / "operations.md").read_text("utf-8")
+    for line in given:
+        assert docs.can_be_given(line) == ""
 
 
 def test_nothing_that_starts_again_and_again_makes_a_store() -> None:
@@ -487,6 +501,12 @@ def test_the_commands_of_a_header_name_directories_in_an_order_that_works(path: 
     elif path.parent.name == "migrate":
         assert order == ["secret", "migrate"]
         assert text.index("kubectl delete -k . --ignore-not-found") < text.index("kubectl apply -k .\n")
+
+
+def test_a_repair_is_the_migration_with_another_command_and_the_migration_stays_what_it_is() -> None:
+    job, other = (manifests.container(objects) for objects in (manifests.repair(), manifests.migration()))
+    assert job.pop("args") == ["repair", "--restored", "--yes"]
+    assert {**job, "args": ["migrate"]} == other
 
 
 def test_a_migration_ends_by_itself_and_goes_away() -> None:

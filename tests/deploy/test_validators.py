@@ -15,7 +15,7 @@ from deploy.kustomize import Manifest, by_name, kubectl, render
 from deploy.manifests import DEPLOYMENTS, OVERLAYS, ROOT
 from deploy.proxies import example, nginx_configuration
 
-KUSTOMIZATIONS = ["secret", "migrate", *(f"overlays/{name}" for name in OVERLAYS)]
+KUSTOMIZATIONS = ["secret", "migrate", "repair", *(f"overlays/{name}" for name in OVERLAYS)]
 
 EXPOSURE = 20
 """Of 100 that systemd counts: a unit whose network and state directory alone are open has 12."""
