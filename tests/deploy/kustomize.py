@@ -1,6 +1,6 @@
 """Renders a kustomization, with as much of kustomize as deployments/kubernetes uses; anything else is refused by name.
 
-`kubectl kustomize` is asked too where it is at hand: one test compares the two.
+`kubectl kustomize` is asked too where it is at hand, and what it made is kept (`differential.py`); a test compares.
 """
 
 import base64
