@@ -16,9 +16,10 @@ from benchmarks.contenders import GOLOVES, Servers
 from benchmarks.machine import ROOT, choose_cores
 from benchmarks.scenarios import Plan, Row, Say
 from benchmarks.servers import NotServing, python, settle
-from benchmarks.tables import tables
+from benchmarks.tables import MARK, front, tables
 
 PAGE = ROOT / "docs" / "benchmarks.md"
+FRONT = ROOT / "README.md"
 LATEST = ROOT / "benchmarks" / "results" / "latest.json"
 """What stands on the page, with all that was measured."""
 BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
@@ -70,7 +71,7 @@ SCENARIOS: dict[str, Callable[[Servers, Plan, Say], Iterator[Row]]] = {
 @click.option("--runs", type=click.IntRange(1), help=f"Alternating runs of each scenario.  [default: {FULL.runs}]")
 @click.option("--seconds", type=click.FloatRange(0.2), help=f"Length of a measurement.  [default: {FULL.seconds:g}]")
 @click.option("--short", is_flag=True, help="One run of a second each: shows that it works, and says nothing else.")
-@click.option("--write", is_flag=True, help="Put the tables of a full run into docs/benchmarks.md.")
+@click.option("--write", is_flag=True, help="Put the tables of a full run into docs/benchmarks.md and README.md.")
 @click.option("--from", "source", type=click.Path(exists=True, path_type=Path), help="Take an earlier run's JSON file.")
 def main(
     only: tuple[str, ...], runs: int | None, seconds: float | None, short: bool, write: bool, source: Path | None
@@ -91,6 +92,7 @@ def main(
     click.echo(text)
     click.echo(f"\nAll that was measured: {source}", err=True)
     if write:
+        put(FRONT, front_page(result))
         put(PAGE, f"{text}\n\nAll that was measured: [latest.json](../benchmarks/results/latest.json).")
         LATEST.parent.mkdir(exist_ok=True)
         LATEST.write_text(compact(result), encoding="utf-8")
@@ -154,6 +156,18 @@ def page(result: dict[str, Any]) -> str:
     lines = [" ".join(words), "", ", ".join(f"{name} {value}" for name, value in about.items()) + "."]
     lines += [f"Left out: {name} ({why.splitlines()[0]})." for name, why in left_out.items()]
     return "\n".join([*lines, "", tables([Row(**row) for row in rows])])
+
+
+def front_page(result: dict[str, Any]) -> str:
+    """Give the few figures of the front page with what has to stand beside them."""
+    plan, about = result["plan"], result["machine"]
+    where = f"{about['cores']} cores of {about['CPU']}" if "cores" in about else ""
+    words = [result["began"][:10], where, f"medians of {plan['runs']} runs, one core for the node:"]
+    table = front([Row(**row) for row in result["rows"]])
+    lines = [", ".join(filter(None, words)), "", table]
+    if MARK in table:
+        lines += ["", f"{MARK} Something failed; [the tables](docs/benchmarks.md) say what."]
+    return "\n".join(lines)
 
 
 def put(path: Path, text: str) -> None:

@@ -122,9 +122,12 @@ def _cost_table(title: str, bars: Callable[[float, float], str]) -> Callable[[li
     return make
 
 
+def _is_cheap(floor: float, bare: float) -> bool:
+    return floor <= COST_OVER_FLOOR and bare <= COST_OVER_BARE_REPEATED
+
+
 def _bars_repeated(floor: float, bare: float) -> str:
-    met = floor <= COST_OVER_FLOOR and bare <= COST_OVER_BARE_REPEATED
-    return f"{COST_OVER_FLOOR} × floor, {COST_OVER_BARE_REPEATED:g} × bare: {_verdict(met)}"
+    return f"{COST_OVER_FLOOR} × floor, {COST_OVER_BARE_REPEATED:g} × bare: {_verdict(_is_cheap(floor, bare))}"
 
 
 def _bars_different(floor: float, bare: float) -> str:
@@ -227,14 +230,22 @@ def _batches(rows: list[Row]) -> str:
     lines = []
     for name in _names(rows):
         rate = median(rows, name, lambda figures: float(figures["ids_per_second"]))
-        # What the layout itself gives bounds Snowflake; a twentieth is the clock's and the connection's.
-        bar = LAYOUT_RATE * 0.95 if name.startswith("snowflake") else BATCH_RATE
         words = "the layout's 4.1" if name.startswith("snowflake") else "20"
-        verdict = f"{words}: {_verdict(rate >= bar)}" if f"count={BATCH}" in name else ""
+        verdict = f"{words}: {_verdict(_fills(name, rate))}" if f"count={BATCH}" in name else ""
         each = f"{median(rows, name, lambda figures: float(figures['ns_per_id'])):.3g}"
-        lines.append([_label(rows, name), f"{rate / 1e6:.1f}", each, verdict])
+        lines.append([_label(rows, name), _millions(rate), each, verdict])
     heads = ["", "million ids a second", "ns of CPU an id", "bar"]
     return _table("Batches, one node, 4 connections, one request in flight on each", heads, lines)
+
+
+def _fills(name: str, rate: float) -> bool:
+    """Whether batches meet their bar."""
+    # What the layout itself gives bounds Snowflake; a twentieth is the clock's and the connection's.
+    return rate >= (LAYOUT_RATE * 0.95 if name.startswith("snowflake") else BATCH_RATE)
+
+
+def _millions(rate: float) -> str:
+    return f"{rate / 1e6:.1f}" if rate >= 1e6 else f"{rate / 1e6:.3f}"
 
 
 def _burst(rows: list[Row]) -> str:
@@ -404,6 +415,82 @@ def _two_nodes(rows: list[Row]) -> str:
     heads = ["", "µs of CPU a request", "÷ one node", "most ÷ least loaded", "MB supervisor", "MB a node", "bar"]
     return _table(f"Nodes under a supervisor: {CONNECTIONS} connections, CPU of all processes", heads, lines)
 
+
+# --- the front page ---
+
+
+def front(rows: Sequence[Row]) -> str:
+    """Give the few figures of the front page, as Markdown: each row names the command that gives it."""
+    lines = []
+    for what, bar, scenario, contenders, cell, only in FRONT_ROWS:
+        part = [row for row in rows if row.scenario == scenario]
+        if part:
+            cells = [cell(part, name) if name in _names(part) else "" for name in contenders]
+            lines.append([what, *cells, bar, f"`make bench ARGS='--only {only}'`"])
+    heads = ["", "segments", "Snowflake", "bar", "command"]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [heads, ["---"] * len(heads), *lines])
+
+
+def _front_cost(met: Callable[[float, float], bool]) -> Callable[[list[Row], str], str]:
+    def cell(rows: list[Row], name: str) -> str:
+        floor, bare = (median_ratio(rows, name, base, _cost) for base in (FLOOR, BARE))
+        verdict = _no_verdict(rows, name, COST_RATE) or _verdict(met(floor, bare))
+        cost = f"{median(rows, name, _cost):.1f} µs{_reached(rows, name, COST_RATE)}"
+        return f"{cost}, {floor:.2f} × floor: {verdict}{_mark(rows, name)}"
+
+    return cell
+
+
+def _front_closed(rows: list[Row], name: str) -> str:
+    rate, tail = median(rows, name, _rate), median(rows, name, _latency("p99.9"))
+    met = _verdict(rate >= CLOSED_RATE and tail < TAIL_US)
+    return f"{rate:,.0f}/s, p99.9 {_us(tail)} µs: {met}{_mark(rows, name)}"
+
+
+def _front_batches(rows: list[Row], name: str) -> str:
+    rate = median(rows, name, lambda figures: float(figures["ids_per_second"]))
+    return f"{_millions(rate)} million ids/s: {_verdict(_fills(name, rate))}{_mark(rows, name)}"
+
+
+def _mark(rows: Iterable[Row], name: str) -> str:
+    return _label(rows, name).removeprefix(name)
+
+
+FRONT_ROWS: tuple[tuple[str, str, str, tuple[str, str], Callable[[list[Row], str], str], str], ...] = (
+    (
+        f"CPU of one id over HTTP, {COST_RATE:,}/s",
+        f"{COST_OVER_FLOOR} × floor, {COST_OVER_BARE_REPEATED:g} × `bare`",
+        "cost, repeated",
+        (f"{GOLOVES}, segment get", f"{GOLOVES}, snowflake get"),
+        _front_cost(_is_cheap),
+        "cost-repeated",
+    ),
+    (
+        f"CPU of one id over gRPC, {COST_RATE:,}/s",
+        f"{GRPC_OVER_FLOOR} × floor",
+        "grpc cost",
+        (f"{GOLOVES}, SegmentService.Next", f"{GOLOVES}, SnowflakeService.Next"),
+        _front_cost(lambda floor, _: floor <= GRPC_OVER_FLOOR),
+        "grpc-cost",
+    ),
+    (
+        "one id at a time over HTTP, 16 connections",
+        f"{CLOSED_RATE:,}/s, p99.9 < 1 ms",
+        "closed loop",
+        (f"{GOLOVES}, segment get", f"{GOLOVES}, snowflake get"),
+        _front_closed,
+        "closed",
+    ),
+    (
+        f"batches of {BATCH:,} over HTTP, 4 connections",
+        "20 million ids/s, or all that the layout gives",
+        "batches",
+        (f"segments, count={BATCH}, JSON", f"snowflakes, count={BATCH}, JSON"),
+        _front_batches,
+        "batches",
+    ),
+)
+"""What it is, its bar, the scenario, the contenders of the two modes, what stands in a cell, the command's scenario."""
 
 _TABLES: dict[str, Callable[[list[Row]], str]] = {
     "cost, repeated": _cost_table(f"Cost at {COST_RATE:,}/s, requests that repeat their bytes", _bars_repeated),

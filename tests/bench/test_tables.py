@@ -10,7 +10,7 @@ import benchmarks.__main__ as program
 import pytest
 from benchmarks.contenders import BARE, FLOOR
 from benchmarks.scenarios import COST_RATE, Row
-from benchmarks.tables import median, median_ratio, tables
+from benchmarks.tables import FRONT_ROWS, front, median, median_ratio, tables
 from click.testing import CliRunner
 
 ROOT = Path(__file__).parents[2]
@@ -131,11 +131,13 @@ def result(**changes: Any) -> dict[str, Any]:
 def test_figures_come_into_the_page_between_its_markers_and_change_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page, source = tmp_path / "benchmarks.md", tmp_path / "result.json"
-    page.write_text("before\n<!-- figures -->\nold\n<!-- end of figures -->\nafter\n")
+    page, front, source = tmp_path / "benchmarks.md", tmp_path / "README.md", tmp_path / "result.json"
+    for each in (page, front):
+        each.write_text("before\n<!-- figures -->\nold\n<!-- end of figures -->\nafter\n")
     source.write_text(json.dumps(result()))
     kept = tmp_path / "results" / "latest.json"
     monkeypatch.setattr(program, "PAGE", page)
+    monkeypatch.setattr(program, "FRONT", front)
     monkeypatch.setattr(program, "LATEST", kept)
     done = CliRunner().invoke(program.main, ["--from", str(source), "--write"])
     assert done.exit_code == 0, done.output
@@ -146,6 +148,37 @@ def test_figures_come_into_the_page_between_its_markers_and_change_nothing_else(
     assert line(text, OURS)
     assert json.loads(kept.read_text()) == result()
     assert "(../benchmarks/results/latest.json)" in text
+    assert (
+        front.read_text()
+        == f"before\n<!-- figures -->\n{program.front_page(result())}\n<!-- end of figures -->\nafter\n"
+    )
+    assert line(front.read_text(), "CPU of one id over HTTP")
+
+
+def test_the_front_page_says_of_the_kept_run_what_its_tables_say() -> None:
+    kept = json.loads(program.LATEST.read_text())
+    text = program.FRONT.read_text().partition(program.BEGIN)[2].partition(program.END)[0].strip()
+    assert text == program.front_page(kept), "run `make bench ARGS='--from benchmarks/results/latest.json --write'`"
+    assert len(text.splitlines()) > 6
+    assert all(f"--only {row[-1]}'" in text and row[-1] in program.SCENARIOS for row in FRONT_ROWS)
+
+
+def test_a_bar_that_the_page_misses_is_missed_on_the_front_page_too() -> None:
+    good = front([cost(FLOOR, 1, 10), cost(BARE, 1, 13), cost(OURS, 1, 13)])
+    assert "| 13.0 µs, 1.30 × floor: met |  |" in good
+    bad = front([cost(FLOOR, 1, 10), cost(BARE, 1, 13), cost(OURS, 1, 13.1, faults=["3 failed"])])
+    assert "| 13.1 µs, 1.31 × floor: **missed** † |  |" in bad
+    slow = front([cost(FLOOR, 1, 10), cost(BARE, 1, 13), cost(OURS, 1, 9, rate=20_000)])
+    assert "9.0 µs (at its 20,000/s), 0.90 × floor: **missed**: it did not keep up" in slow
+
+
+def test_a_small_number_of_ids_a_second_is_told_with_more_digits() -> None:
+    rows = [
+        Row("batches", name, 1, {"ids_per_second": rate, "ns_per_id": 1.0})
+        for name, rate in {"one": 33_800.0, "many": 2.04e7}.items()
+    ]
+    assert "| 0.034 |" in line(tables(rows), "one")
+    assert "| 20.4 |" in line(tables(rows), "many")
 
 
 @pytest.mark.parametrize("words", [["--short"], ["--only", "closed"], ["--runs", "1"]])
