@@ -7,9 +7,11 @@
 - Blocks of `json` and `toml` can be read, the latter as a configuration. Those of other languages name the test that
   compiles them (COMPILED), or are of a kind that nothing here can run (SHOWN).
 - Each `goloves …` and `make …` that a page names can be given.
-- A section with a figure (so many a second, so many µs) names the command that gives it, or its page's beginning does.
+- A section with a figure (so many a second, so many µs, so many KB for each) names the command that gives it. Those
+  between the marks of `make bench ARGS=--write` come from it.
 
-A block that is indented by four spaces is one of `sh` if it begins with a command, and else for reading.
+A block that is indented by four spaces is one of `sh` if it begins with a command, and else for reading: SQL is not
+among that, for it can run.
 """
 
 import argparse
@@ -40,12 +42,23 @@ SHOWN = frozenset({"text", "http", "haproxy", "nginx", "ini", "yaml"})
 MADE = frozenset({"benchmarks/results/latest.json"})
 """Files that come with a command that the page names beside them."""
 
-COMMAND = re.compile(r"(?:\.venv/bin/\S+|goloves|make|curl|grpcurl|sqlite3|python3?|pip|apt-get|zkCli\.sh) ")
-"""How an indented block begins that is for a shell; others are for reading."""
-
-FIGURE = re.compile(
-    r"\d[\d,.]* (?:million )?(?:requests|calls|ids|answers|refills) (?:a|per) second|\d[\d,.]*(?:/s\b| ?µs)"
+COMMAND = re.compile(
+    r"(?:[A-Z_]+=\S+ )*(?:\S*/bin/\S+|goloves|make|curl|grpcurl|grpc-health-probe|sqlite3|python3?|pip|apt-get|sed"
+    r"|docker|kubectl|haproxy|nginx|zkCli\.sh) "
 )
+"""How an indented block begins that is for a shell."""
+
+STATEMENT = re.compile(r"(?:SELECT|INSERT|UPDATE|DELETE|CREATE|ALTER|DROP|GRANT|REVOKE|SET) ")
+"""How a statement of SQL begins, which stands in a block that says so."""
+
+_AMOUNT = r"\d[\d,.]* ?(?:ms|KB|MB|GB)\b"
+FIGURE = re.compile(
+    r"\d[\d,.]* (?:million )?(?:requests|calls|ids|answers|refills) (?:a|per) second"
+    r"|\d[\d,.]*(?:/s\b| ?µs| ?ns\b)"
+    rf"|\b(?:takes?|took|costs?|saves?|needs?) (?:about |some )?{_AMOUNT}"
+    rf"|{_AMOUNT} (?:an?|each|for (?:an?|each))\b"
+)
+"""What was measured; a section with one names the command that gives it. Limits and units of time look otherwise."""
 
 
 @dataclass
@@ -88,8 +101,11 @@ class Page:
         )
         for match in re.finditer(pattern, blank, re.MULTILINE):
             text = re.sub(r"^ {4}", "", match[2], flags=re.MULTILINE)
+            line = self.text.count("\n", 0, match.start(2)) + 1
             if COMMAND.match(text):
-                yield Block(self.text.count("\n", 0, match.start(2)) + 1, "sh", text, match[1] or "")
+                yield Block(line, "sh", text, match[1] or "")
+            elif STATEMENT.match(text):
+                yield Block(line, "indented SQL", text, match[1] or "")
 
     @property
     def prose(self) -> str:
@@ -203,13 +219,11 @@ def check_figures(page: Page) -> None:
     """Look for figures whose section names no command."""
     if page.path.parent.name == "adr":
         return  # what was measured when it was decided
-    beginning, *sections = re.split(r"^(?=#{2,6} )", page.prose, flags=re.MULTILINE)
+    written = re.sub(r"^<!-- figures -->$.*?^<!-- end of figures -->$", "", page.prose, flags=re.MULTILINE | re.DOTALL)
     source = re.compile(
         r"`make (?:bench|faults|image-test)|^    make (?:bench|faults)|`python -m benchmarks", re.MULTILINE
     )
-    if source.search(beginning):
-        return
-    for section in [beginning, *sections]:
+    for section in re.split(r"^(?=#{2,6} )", written, flags=re.MULTILINE):
         figure = FIGURE.search(section)
         if figure and not source.search(section):
             page.wrong(f"the figure {figure[0]!r} names no command that gives it ({section.splitlines()[0]})")

@@ -175,6 +175,4 @@ nothing starts (exit code 3). Times are seconds unless the name says otherwise.
 
 Passwords belong into files: `url_file` holds a whole store URL, `password_file` only its password. No log, message or
 output of `goloves config` shows a password: it is written as `***`.
-
-Figures of memory and time are those of one machine, to compare settings by; `make bench` measures them on yours.
 """

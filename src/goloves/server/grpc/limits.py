@@ -13,7 +13,7 @@ class GrpcLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """[grpc]: sizes, counts and times."""
 
     max_count: int = 10_000
-    """Most ids of one request; more get INVALID_ARGUMENT. Higher: one answer takes more memory (10,000 take 80 KB)."""
+    """Most ids of one request; more get INVALID_ARGUMENT. Higher: one answer takes more memory (8 bytes an id)."""
     max_size: int = 1_000_000
     """Largest range of one Lease; more get INVALID_ARGUMENT. Higher: one careless client uses up more of a tag's
     numbers."""
@@ -25,7 +25,7 @@ class GrpcLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     proxies that add long headers are refused."""
     max_streams: int = 1000
     """Calls of one connection at once; clients keep more waiting by themselves. Lower: clients need more connections;
-    higher: one connection can hold more of the node's memory, 2 KB a call."""
+    higher: one connection can hold more of the node's memory."""
     request_timeout: float = 30.0
     """How long a message may take from its first byte to its last, and a call until its only message; slower ones get
     DEADLINE_EXCEEDED. Higher: clients that send a byte now and then hold memory for longer."""
@@ -54,7 +54,8 @@ class GrpcLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Bytes of answers that one connection may leave unread before its further calls wait. Lower: large answers wait
     for one another; higher: more memory for each client that does not read."""
     max_connections: int = 16_384
-    """Connections at once; the next one is closed. Each takes about 6 KB and a file descriptor."""
+    """Connections at once; the next one is closed. Each takes a file descriptor, and more memory than
+    one over HTTP."""
     max_connections_per_address: int = 8192
     """Connections at once from one address; the next one is closed. Half of all, so that one address alone can't lock
     out the rest; a proxy in front is one address. Unix sockets are not counted."""
