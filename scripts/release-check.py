@@ -17,12 +17,17 @@ import tempfile
 import tomllib
 import venv
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
 PATIENCE = 600.0
 """Seconds for a build or an installation: ten times and more what any takes."""
+
+AT_ONCE = 2
+"""Environments made at once: each waits for its downloads half of the time."""
 
 EPOCH = "1700000000"
 """Any moment: what is compared is that nothing else shows in the packages."""
@@ -157,13 +162,13 @@ def look_inside(wheel: Path) -> None:
 def install(package: Path, extra: str, work: Path) -> None:
     """Install a package into an environment of its own, and use it."""
     place = work / f"environment-{package.suffix}-{extra or 'plain'}"
-    venv.create(place, with_pip=True)
+    venv.create(place, with_pip=False)  # this environment's pip installs into it, which saves it one of its own
     pinned = re.findall(r"^([a-z0-9.-]+==\S+)", (ROOT / "requirements" / "server.txt").read_text(), re.MULTILINE)
-    constraints = work / "constraints.txt"
+    constraints = work / f"constraints-{place.name}.txt"
     constraints.write_text("\n".join(pinned) + "\n")
     wanted = f"{package}[{extra}]" if extra else str(package)
-    pip = (place / "bin" / "python", "-m", "pip", "--quiet", "--disable-pip-version-check")
-    run(*pip, "install", "-c", constraints, wanted)
+    pip = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--python", place / "bin" / "python")
+    run(*pip, "install", "--no-compile", "-c", constraints, wanted)
     run(*pip, "check")
     here = work / f"use-{package.suffix}-{extra or 'plain'}"
     here.mkdir()
@@ -186,6 +191,11 @@ def install(package: Path, extra: str, work: Path) -> None:
         run(goloves, "check", cwd=here)
 
 
+def installed(work: Path, what: tuple[Path, str]) -> None:
+    """As `install`."""
+    install(*what, work)
+
+
 def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description="Holds the packages to their word.")
@@ -197,11 +207,10 @@ def main() -> None:
             wheel, source = quick(work)
             sys.stdout.write("".join(f"{digest(path)}  {path.name}\n" for path in (wheel, source)))
             if not options.quick:
-                for extra in WORKS:
-                    install(wheel, extra, work)
-                    sys.stdout.write(f"installed {wheel.name}[{extra}]\n")
-                install(source, "server", work)
-                sys.stdout.write(f"installed {source.name}[server]\n")
+                whole = [(wheel, extra) for extra in WORKS] + [(source, "server")]
+                with ThreadPoolExecutor(AT_ONCE) as pool:
+                    for (package, extra), _ in zip(whole, pool.map(partial(installed, work), whole), strict=True):
+                        sys.stdout.write(f"installed {package.name}[{extra}]\n")
         except Wrong as error:
             sys.exit(f"release-check: {error}")
 
