@@ -1,6 +1,7 @@
 """What the deployments say of Goloves is true of it: ports, paths, flags, variables, settings, users, times, tags."""
 
 import importlib
+import json
 import re
 import shlex
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from deploy import manifests
 from deploy.kustomize import HASH, Manifest
+from deploy.load import RETRIES
 from deploy.manifests import DEPLOYMENTS, KUBERNETES, OVERLAYS, ROOT, SECRET_URL
 from goloves import __version__
 from goloves.cli.failures import Exit
@@ -414,6 +416,13 @@ def test_the_proxies_pass_on_an_answer_that_says_unavailable() -> None:
         assert "http_503" not in each
 
 
+def test_the_retry_policy_of_the_page_is_the_one_that_clients_behind_the_proxies_are_tried_with() -> None:
+    (policy,) = re.findall(
+        r"^```json\n(.+?)^```$", (ROOT / "docs" / "grpc-api.md").read_text("utf-8"), re.MULTILINE | re.DOTALL
+    )
+    assert json.loads(policy) == json.loads(RETRIES)
+
+
 def test_what_comments_quote_of_the_settings_is_what_they_are(secrets: Path) -> None:
     count = 0
     for path in manifests.files():
@@ -431,6 +440,10 @@ def test_what_comments_quote_of_the_settings_is_what_they_are(secrets: Path) -> 
 
 
 def test_every_version_is_this_one() -> None:
+    packages = [*manifests.files(), *(ROOT / "docs").glob("*.md")]
+    named = [each for path in packages for each in re.findall(r"goloves-([\d.]+)-py3", path.read_text("utf-8"))]
+    assert set(named) == {__version__}
+    assert len(named) == 2
     assert f"VERSION={__version__}" in [rest for word, rest in manifests.dockerfile() if word == "ARG"]
     for objects in [*map(manifests.overlay, OVERLAYS), manifests.migration()]:
         assert manifests.container(objects)["image"] == f"goloves:{__version__}"
