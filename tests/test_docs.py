@@ -44,6 +44,23 @@ def test_what_the_page_on_operations_quotes_is_what_is_said() -> None:
         assert said in source, said
 
 
+def test_the_pages_explain_each_counter_that_nodes_show_and_no_other() -> None:
+    from goloves.server.grpc.shared import GrpcCounters
+    from goloves.server.http.shared import HttpCounters
+    from goloves.service.counters import Counters
+
+    shown = {"node_restarts", "http_requests", "grpc_calls"}
+    shown |= {f"http_{name}" for name in HttpCounters.__slots__} | {f"grpc_{name}" for name in GrpcCounters.__slots__}
+    shown |= set(Counters.__slots__)
+    section = (ROOT / "docs" / "operations.md").read_text().partition("\n### Counters\n")[2].partition("\n### ")[0]
+    rows = re.findall(r"^\| (`[^|]+) \| (.+) \|$", section, re.MULTILINE)
+    explained = [name for cell, _ in rows for name in re.findall(r"`(\w+)`", cell)]
+    # Those of limits stand with them, which tests/server/test_http_limits.py holds.
+    limits = set(re.findall(r"`(http_\w+)`", (ROOT / "docs" / "http-api.md").read_text()))
+    assert len(explained) == len(set(explained))
+    assert set(explained) | limits == shown
+
+
 def test_messages_that_name_a_page_name_one_that_exists() -> None:
     named = {name for path in (ROOT / "src").rglob("*.py") for name in re.findall(r"docs/[\w-]+\.md", path.read_text())}
     assert "docs/migration-from-leaf.md" in named
