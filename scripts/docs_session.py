@@ -20,7 +20,7 @@ PATIENCE = 120.0
 PORTS = re.compile(r"(?<=[.\w\]]:)(8000|80[89][01]|5005[12]|3306|5432)\b")
 """Ports of pages; each stands for a free one."""
 
-SERVERS = re.compile(r"(?:make run|(?:\.venv/bin/)?goloves serve|haproxy) ?")
+SERVERS = re.compile(r"(?:PATH=\S+ )?(?:make run|(?:\.venv/bin/)?goloves serve|haproxy) ?")
 """How lines begin that run until they are stopped."""
 
 
@@ -69,7 +69,7 @@ class Session:
         """Variables of every command: the default addresses are free ones, too."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("GOLOVES_")}
         return inherited | {
-            "PATH": f"{self.directory}/.venv/bin:{os.environ['PATH']}:/usr/sbin",
+            "PATH": f"{self.directory}/.venv/bin:{_plain_path()}",
             "GOLOVES_HTTP__LISTEN": self.here("127.0.0.1:8080"),
             "GOLOVES_GRPC__LISTEN": self.here("127.0.0.1:50051"),
             "GOLOVES_ADMIN__LISTEN": self.here("127.0.0.1:8081"),
@@ -120,10 +120,11 @@ class Session:
         """Start a server, in the place of the one that had its address, and wait until it serves."""
         words = re.sub(r"^make run(?: ARGS='([^']*)')?", r"goloves serve \1", re.sub(r"\s+#.*$", "", line))
         named = re.search(r"--http 127\.0\.0\.1:(\d+)", words)
-        shown = "8000" if words.startswith("haproxy") else named[1] if named else "8080"
+        shown = "8000" if "haproxy " in words else named[1] if named else "8080"
         if shown in self._servers:
             self._end(self._servers.pop(shown))
-        script = "\n".join([*self._exports, f"exec {self.here(words)}"])
+        variables, program = re.fullmatch(r"((?:[A-Z_]+=\S+ )*)(.*)", self.here(words), re.DOTALL).groups()  # type: ignore[union-attr]
+        script = "\n".join([*self._exports, f"{variables}exec {program}"])
         log = self.directory / f"server-{shown}.log"
         with log.open("wb") as output:
             server = subprocess.Popen(
@@ -184,6 +185,11 @@ class Session:
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait(PATIENCE)
+
+
+def _plain_path() -> str:
+    """Give where a user who is not root finds programs on Debian: what is in /usr/sbin a page has to name."""
+    return ":".join(each for each in os.environ["PATH"].split(":") if not each.rstrip("/").endswith("sbin"))
 
 
 def _answers(address: str) -> bool:

@@ -270,7 +270,8 @@ def reload_command(config_file: Path | None, data_dir: str | None, rolling: bool
     """Let the running service read its configuration again.
 
     Certificates and [log] are in force at once; what else has changed is named. With --rolling every node is replaced
-    by a new one, also of a new version that was installed meanwhile: no request fails and no connection is refused.
+    by a new one, also of a new version that was installed meanwhile: clients that heed Connection: close and GOAWAY
+    notice nothing, and no connection is refused.
     With --upgrade the running service starts its successor, by the command that it was started with itself, and ends
     when that one serves.
     """
