@@ -61,6 +61,16 @@ def test_the_pages_explain_each_counter_that_nodes_show_and_no_other() -> None:
     assert set(explained) | limits == shown
 
 
+def test_each_test_that_a_page_names_is_there() -> None:
+    pages = [ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+    named = {name for page in pages for name in re.findall(r"`(test_[a-z0-9_]+)`", page.read_text())}
+    defined = {
+        name for path in (ROOT / "tests").rglob("*.py") for name in re.findall(r"def (test_\w+)", path.read_text())
+    }
+    assert len(named) > 50
+    assert named - defined == set()
+
+
 def test_messages_that_name_a_page_name_one_that_exists() -> None:
     named = {name for path in (ROOT / "src").rglob("*.py") for name in re.findall(r"docs/[\w-]+\.md", path.read_text())}
     assert "docs/migration-from-leaf.md" in named
