@@ -115,7 +115,7 @@ class SpaceSource:
         layout = served.space.layout
         self.name = served.space.name
         self.layout: Layout = layout
-        self.trouble: GolovesError | None = NoWindow(f"the space {self.name!r} has no window yet; try again")
+        self.trouble: GolovesError | None = NoWindow("none was claimed yet")
         """Why the keeper could not do what it last tried; None if all is well."""
         self._space = served.space
         self._shared = shared
