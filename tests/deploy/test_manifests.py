@@ -248,6 +248,24 @@ def test_every_command_that_a_comment_gives_can_be_given() -> None:
         assert docs.can_be_given(line) == ""
 
 
+def test_the_commands_by_hand_of_a_page_go_to_services_and_pods_that_there_are() -> None:
+    pages = [ROOT / "docs" / "operations.md", DEPLOYMENTS / "README.md"]
+    text = "".join(path.read_text("utf-8") for path in pages)
+    composed = re.findall(r"^    docker compose --profile (\w+) (?:exec|run --rm) (\S+) ?(.*)$", text, re.MULTILINE)
+    assert len(composed) == 3
+    for profile, service, words in composed:
+        assert set(manifests.services()[service]["profiles"]) & {profile, "migrate"}
+        command = words.removeprefix("goloves ") or manifests.services()[service]["command"][0]
+        assert docs.can_be_given(f"goloves {command}") == ""
+    in_pods = re.findall(r"^    kubectl exec (?:-it )?deploy/(\S+) -- (goloves [^#\n]+)", text, re.MULTILINE)
+    assert len(in_pods) == 2
+    for name, command in in_pods:
+        assert name == manifests.workload(manifests.overlay("mysql"))["metadata"]["name"]
+        assert docs.can_be_given(command) == ""
+    for place in re.findall(r"kubectl apply -k (\S+)", text):
+        assert (KUBERNETES / place.removeprefix("deployments/kubernetes/") / "kustomization.yaml").exists(), place
+
+
 def test_nothing_that_starts_again_and_again_makes_a_store() -> None:
     serving = {where for where, words in commands().items() if words[0] == "serve"}
     assert len(serving) == 1 + 5 + len(OVERLAYS) + 1
