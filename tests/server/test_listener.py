@@ -16,7 +16,7 @@ import pytest
 
 from goloves.config.addresses import Address, parse_address
 from goloves.errors import ConfigError
-from goloves.server.listener import address_of, close_listener, listen
+from goloves.server.listener import address_of, close_listener, listen, received_listener, shut
 from server.live import PATIENCE, LiveNode
 from server.raw import Client
 
@@ -101,6 +101,34 @@ def test_a_unix_socket_that_somebody_listens_on_is_left_alone(tmp_path: Path) ->
     with Client(address):
         pass
     close_listener(made)
+
+
+def test_the_file_of_whoever_took_the_place_of_a_listener_that_was_shut_is_left_alone(tmp_path: Path) -> None:
+    address = Address(path=str(tmp_path / "http.sock"))
+    [before] = listen(address)
+    shut(before)
+    [after] = listen(address)
+    try:
+        close_listener(before)
+        with Client(address):
+            pass
+    finally:
+        close_listener(after)
+    assert not (tmp_path / "http.sock").exists()
+
+
+def test_a_listener_that_was_handed_over_removes_its_file_and_a_copy_of_it_none(tmp_path: Path) -> None:
+    address = Address(path=str(tmp_path / "http.sock"))
+    [made] = listen(address)
+    received = received_listener(os.dup(made.fileno()))
+    close_listener(made.dup())
+    close_listener(made, keep_file=True)
+    with Client(address):
+        pass
+    assert not received.get_inheritable()
+    close_listener(received)
+    close_listener(received)
+    assert not (tmp_path / "http.sock").exists()
 
 
 def test_p1_of_two_that_start_at_once_on_a_file_that_was_left_one_gets_it(

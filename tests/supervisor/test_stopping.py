@@ -87,6 +87,34 @@ def test_a_unix_socket_refuses_connects_while_the_service_drains(start: Start, t
     assert not path.exists()
 
 
+@pytest.mark.parametrize("nodes", [0, 1])
+def test_a_service_that_drains_leaves_the_unix_socket_alone_that_another_one_put_in_its_place(
+    start: Start, tmp_path: Path, nodes: int
+) -> None:
+    path = tmp_path / "http.sock"
+    words = ("--http", "127.0.0.1:0", "--http", f"unix:{path}")
+    first = start(*words, "--nodes", str(nodes), **LONG)
+    first.ready()
+    with socket.create_connection(address(first.urls[0]), PATIENCE) as slow:
+        slow.sendall(HALF)
+        assert asked(address(first.urls[0])).startswith(b"HTTP/1.1 200 ")  # so that the slow one was accepted before
+        first.process.send_signal(signal.SIGTERM)
+        first.says("stopping .*signal=SIGTERM")
+        wait_for(lambda: not asked(address(first.urls[0])), "connects are refused")
+        second = start(*words, "--data-dir", "other", "--store", "sqlite:///other.db")
+        second.ready()
+        slow.sendall(b"Host: a\r\n\r\n")
+        assert slow.recv(4096).startswith(b"HTTP/1.1 200 ")
+    assert first.ended() == Exit.DONE
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(PATIENCE)
+        client.connect(str(path))
+        client.sendall(HALF + b"Host: a\r\n\r\n")
+        assert client.recv(4096).startswith(b"HTTP/1.1 200 ")
+    assert second.stop() == Exit.DONE
+    assert not path.exists()
+
+
 def test_a_node_that_hangs_leaves_nobody_waiting_when_the_service_stops(start: Start) -> None:
     service = start(GOLOVES_SERVER__UNRESPONSIVE="600", **LONG)
     [frozen] = service.all_ready(1)

@@ -3,7 +3,8 @@
 Rules:
 1. A socket is bound without `SO_REUSEPORT`: two services on one port would share its connections without a word (P1).
    Looking whether anybody listens on a Unix socket and taking its place happens under a lock of its directory: of two
-   that start at once on the file that a killed process left, one gets it.
+   that start at once on the file that a killed process left, one gets it. Whoever ends removes only the file that is
+   its own still: once its listener was shut, the next service may have taken its place.
 2. The acceptor takes connections itself. Where no file descriptor is left it pauses: the connections that are there go
    on, new ones wait in the kernel and come when there is room. (libuv would accept and drop them.)
 3. Several nodes accept from one listener: one that has more connections than another leaves the next one to it for a
@@ -92,12 +93,36 @@ def address_of(listener: socket.socket) -> Address:
     return Address(host=name[0], port=name[1]) if isinstance(name, tuple) else Address(path=str(name))
 
 
-def close_listener(listener: socket.socket) -> None:
-    """Close it, and remove the file of a Unix socket: nobody else could have put one there while this one listened."""
-    path = address_of(listener).path if listener.fileno() >= 0 else ""
-    listener.close()
-    if path:
-        Path(path).unlink(missing_ok=True)
+class UnixListener(socket.socket):
+    """A listener that knows its file (rule 1)."""
+
+    file: tuple[int, int] | None = None
+    """Device and inode of the file by which it is reached; None: it is not known, and never removed."""
+
+    def learn_file(self) -> None:
+        """Take what stands at its path for its file: true while it listens."""
+        with contextlib.suppress(OSError):
+            self.file = _file_at(address_of(self).path)
+
+
+def received_listener(fd: int) -> socket.socket:
+    """Make a listener of a descriptor that another process handed over, which listens still."""
+    made = socket.socket(fileno=fd)
+    if made.family == socket.AF_UNIX:
+        made = UnixListener(fileno=made.detach())
+        made.learn_file()
+    made.setblocking(False)
+    made.set_inheritable(False)
+    return made
+
+
+def close_listener(listener: socket.socket, *, keep_file: bool = False) -> None:
+    """Close it, and remove the file of a Unix socket if it is this listener's still."""
+    with listener:
+        if isinstance(listener, UnixListener) and listener.file is not None and not keep_file:
+            # Before it is closed: as long as it is open, no other file can have its file's number.
+            with contextlib.suppress(ConfigError, OSError):
+                _remove_own(address_of(listener), listener.file)
 
 
 def shut(listener: socket.socket) -> None:
@@ -142,9 +167,10 @@ def _listen_tcp(family: int, host: str, port: int, address: Address, setting: st
 def _listen_unix(address: Address, setting: str) -> socket.socket:
     with _directory_locked(address):
         _remove_stale(address, setting)
-        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        made = UnixListener(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             made.bind(address.path)
+            made.learn_file()
             made.listen(BACKLOG)
             made.setblocking(False)
         except OSError as error:
@@ -199,6 +225,17 @@ def _remove_stale(address: Address, setting: str) -> None:
             raise ConfigError(_in_use(address, setting)) from None
         else:
             raise ConfigError(_in_use(address, setting))
+
+
+def _remove_own(address: Address, file: tuple[int, int]) -> None:
+    with _directory_locked(address):
+        if _file_at(address.path) == file:
+            Path(address.path).unlink()
+
+
+def _file_at(path: str) -> tuple[int, int]:
+    found = Path(path).lstat()
+    return found.st_dev, found.st_ino
 
 
 def _in_use(address: Address, setting: str) -> str:

@@ -1,14 +1,12 @@
 """The listeners of a service: opened once, by the first supervisor, and handed on for as long as the service lives."""
 
-import contextlib
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from goloves.config import Config
 from goloves.config.addresses import Address, parse_address
-from goloves.server.listener import address_of, listen, shut
+from goloves.server.listener import address_of, close_listener, listen, shut
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +44,10 @@ class OpenListeners:
                     fresh.append(found)
                 self.opened.append(found)
         except BaseException:
-            self.opened = fresh
-            self.close()
+            self.opened = []
+            for made in fresh:
+                for each in made.sockets:
+                    close_listener(each)
             raise
         for left in there.values():
             for each in left.sockets:
@@ -73,11 +73,7 @@ class OpenListeners:
         """Close them all; the files of Unix sockets go too, unless another supervisor has them now."""
         for opened in self.opened:
             for each in opened.sockets:
-                path = address_of(each).path if each.fileno() >= 0 else ""
-                each.close()
-                if path and not self.keep_files:
-                    with contextlib.suppress(OSError):
-                        Path(path).unlink(missing_ok=True)
+                close_listener(each, keep_file=self.keep_files)
         self.opened = []
 
 

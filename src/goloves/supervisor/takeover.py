@@ -14,7 +14,6 @@ own grants, as with nodes on two machines.
 """
 
 import asyncio
-import fcntl
 import os
 import socket
 from pathlib import Path
@@ -25,6 +24,7 @@ import msgspec
 from goloves.config import Config
 from goloves.errors import ConfigError
 from goloves.logger import get_logger
+from goloves.server.listener import received_listener
 from goloves.supervisor.changes import stores_of
 from goloves.supervisor.open_listeners import Opened, OpenListeners
 from goloves.supervisor.orders import Reply, Request, connect, read_line
@@ -100,10 +100,7 @@ class Inheritance:
         listeners = OpenListeners()
         listeners.keep_files = True
         for given in estate.listeners:
-            sockets = tuple(socket.socket(fileno=next(left)) for _ in range(given.sockets))
-            for each in sockets:
-                each.setblocking(False)
-                fcntl.fcntl(each, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
+            sockets = tuple(received_listener(next(left)) for _ in range(given.sockets))
             listeners.opened.append(Opened(given.kind, given.text, sockets))
         return cls(connection, listeners, lock)
 
