@@ -21,6 +21,16 @@ from system.serving import PATIENCE
 ORPHANS_END = 15.0
 """Seconds within which nodes whose supervisor was killed have ended; see `supervisor/inside.py`."""
 
+HANGS = """
+import signal, time
+
+def hang(*_):
+    while True:
+        time.sleep(1)
+
+signal.signal(signal.SIGUSR1, hang)
+"""
+"""Loaded by Python before anything else: with it, SIGUSR1 keeps a node from all other work."""
 
 SILENCE = "8"
 """Seconds of silence that are allowed: a machine that runs other tests keeps a node from its turn for some."""
@@ -177,6 +187,41 @@ def test_a_frozen_node_of_a_killed_supervisor_ends_too(start: Start) -> None:
     service.process.kill()
     service.process.wait(30)
     wait_for(lambda: all(map(gone, nodes)), "the nodes end")
+
+
+def test_a_node_that_hangs_when_its_supervisor_is_killed_ends_and_the_next_start_waits_for_it(
+    start: Start, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(HANGS)
+    settings = {"PYTHONPATH": str(tmp_path), "GOLOVES_SERVER__UNRESPONSIVE": "2"}
+    service = start("--nodes", "2", **settings)
+    hanging = min(service.all_ready(2))
+    os.kill(hanging, signal.SIGUSR1)
+    service.process.kill()
+    service.process.wait(30)
+    again = start("--http", service.urls[0].removeprefix("http://"), **settings)
+    assert str(hanging) in again.says(r"still run: waiting for them to end .*pids=(.+)$")[1]
+    assert not gone(hanging)
+    again.all_ready(1)
+    assert gone(hanging)
+    assert again.stop() == Exit.DONE
+
+
+def test_a_node_that_drains_for_long_when_its_supervisor_is_killed_gives_its_windows_back(start: Start) -> None:
+    few = {"GOLOVES_SPACES__DEFAULT__WORKERS": "5", "GOLOVES_SPACES__DEFAULT__WINDOW": "600"}
+    service = start(GOLOVES_SERVER__DRAIN="600", GOLOVES_HTTP__REQUEST_TIMEOUT="600", **few)
+    [node] = service.all_ready(1)
+    host, port = service.urls[0].removeprefix("http://").rsplit(":", 1)
+    with socket.create_connection((host, int(port)), 30) as slow:
+        slow.sendall(b"GET /healthz HTTP/1.1\r\n")
+        wait_for(lambda: service.nodes()[0]["connections"], "the slow request is seen")
+        service.process.send_signal(signal.SIGTERM)
+        wait_for(lambda: service.nodes()[0]["stage"] == "waiting", "the node drains")
+        service.process.kill()
+        wait_for(lambda: gone(node), "the node ends")
+    again = start(**few)
+    again.all_ready(1)  # which it could not be for ten minutes if the window had not been given back
+    assert again.stop() == Exit.DONE
 
 
 def test_a_start_after_a_kill_waits_for_nodes_that_still_hold_the_address(start: Start, tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ from goloves.supervisor.orders import connect, short_path
 from goloves.supervisor.passing import passed, received
 from goloves.supervisor.post import LONGEST_WAIT, LOOP, STEADY, Post
 from goloves.supervisor.rolling import READY_WITHIN, RollingFailed, has_room, ready_within, roll
-from goloves.supervisor.seats import lock_service, seats_in_use, take_seat
+from goloves.supervisor.seats import lock_service, note_holder, seats_in_use, take_seat
 from goloves.supervisor.supervisor import Supervisor, how_many
 
 
@@ -185,6 +185,7 @@ def test_a_node_s_interpreter_does_not_look_for_modules_where_the_service_happen
 def test_an_end_is_told_in_words() -> None:
     assert said_of_end(-9) == "killed by SIGKILL"
     assert said_of_end(70) == "out of memory"
+    assert said_of_end(-14) == "ended by its alarm: it had no turn for too long"
     assert said_of_end(3) == "exit code 3"
 
 
@@ -340,7 +341,11 @@ def test_p1_a_state_directory_is_one_node_s_as_long_as_its_process_has_the_lock(
     first = take_seat(tmp_path, ())
     assert first.number == 0
     assert first.lock is not None
-    assert seats_in_use(tmp_path) == [0]
+    assert seats_in_use(tmp_path) == {0: ""}
+    note_holder(first.lock, 123)
+    assert seats_in_use(tmp_path) == {0: "123"}
+    note_holder(first.lock, 45)
+    assert seats_in_use(tmp_path) == {0: "45"}
     assert free() == 1
     kept = os.dup(first.lock.fileno())  # as the node has it that was started with it
     first.lock.close()

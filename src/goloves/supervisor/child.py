@@ -28,7 +28,7 @@ from goloves.supervisor.messages import (
     decoded,
 )
 from goloves.supervisor.passing import passed
-from goloves.supervisor.seats import Seat
+from goloves.supervisor.seats import Seat, note_holder
 
 FIRST_WORD = 30.0
 """Seconds in which a node has to say something for the first time: an interpreter that starts on a machine without
@@ -36,6 +36,10 @@ memory or processor left takes many times the usual half second."""
 
 OWN_VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
 """What the service manager says to the supervisor alone."""
+
+ORPHAN_END = 10
+"""Seconds after which the kernel ends a node without a supervisor, whatever it does: the drain, the release of windows
+and room for a machine that is busy. One that hangs, and so does not notice, has `server.unresponsive` more."""
 
 OUT_OF_MEMORY = 70
 """Exit code of a node that was out of memory."""
@@ -128,6 +132,7 @@ class Child:
             finally:
                 # From here on the lock lives in the node alone.
                 if lock is not None:
+                    note_holder(lock, self.pid)
                     lock.close()
         own.setblocking(False)
         await asyncio.get_running_loop().create_unix_connection(lambda: self._line, sock=own)
@@ -261,6 +266,8 @@ def said_of_end(code: int) -> str:
     """Say how a process ended."""
     if code == OUT_OF_MEMORY:
         return "out of memory"
+    if code == -signal.SIGALRM:
+        return "ended by its alarm: it had no turn for too long"
     if code < 0:
         with contextlib.suppress(ValueError):
             return f"killed by {signal.Signals(-code).name}"

@@ -5,13 +5,16 @@ FD is the node's end of a socket pair, over which it learns what to do; NAME is 
 The node ends
 - in an orderly way when the supervisor says so or SIGTERM comes (a second SIGTERM hastens it);
 - when the supervisor is gone, within `ORPHAN_DRAIN` and the time that releasing windows takes: it closes its listeners
-  at once, so that the next start can have the addresses, and an alarm of the kernel's ends what hangs;
+  at once, so that the next start can have the addresses, and an alarm of the kernel's ends what takes longer;
+- when its loop hangs, by the same alarm, which each turn puts off: the supervisor ends it sooner if there is one, and
+  without one nobody else would;
 - at once when it is out of memory: some requests and refills would fail for ever, and others not.
 """
 
 import asyncio
 import contextlib
 import json
+import math
 import mmap
 import os
 import signal
@@ -32,7 +35,7 @@ from goloves.server.balance import LAYOUT, Balance
 from goloves.server.node import LAST_ANSWER, raise_open_files
 from goloves.server.stages import Stage
 from goloves.stores.marks import Marks
-from goloves.supervisor.child import OUT_OF_MEMORY
+from goloves.supervisor.child import FIRST_WORD, ORPHAN_END, OUT_OF_MEMORY
 from goloves.supervisor.messages import (
     ORDERS,
     Drain,
@@ -57,10 +60,6 @@ WHOLE = 20
 
 ORPHAN_DRAIN = 2.0
 """Seconds that a node without a supervisor waits for requests under way."""
-
-ORPHAN_END = 10
-"""Seconds after which the kernel ends a node without a supervisor, whatever it does: the drain, the release of windows
-and room for a machine that is busy."""
 
 ORDER_COMES = 0.1
 """Seconds between SIGTERM and its effect: a service manager that signals all processes of a service has reached the
@@ -95,6 +94,7 @@ def main() -> None:
         line.sendall(msgspec.json.encode(failed) + b"\n")
         sys.exit(FAILED)
     set_up(config.log, node=setup.number)
+    _put_off_end(max(FIRST_WORD, config.server.unresponsive))
 
     import uvloop
 
@@ -113,6 +113,7 @@ class _Inside:
         self._notice: float | None = None
         self._signals = 0
         self._hung_up = False
+        self._is_orphan = False
         self._beats = 0
         self._assembled: Assembled | None = None
         self._starting: asyncio.Task[Assembled] | None = None
@@ -225,10 +226,13 @@ class _Inside:
         """Stop because the supervisor is gone; unless this is the end anyway."""
         if self._hung_up:
             return
+        self._is_orphan = True
         signal.alarm(ORPHAN_END)
         log.warning("the supervisor is gone: this node stops")
         self._drain = min(self._config.server.drain, ORPHAN_DRAIN)
         self._end()
+        # A stop that is under way already has a drain of its own.
+        asyncio.get_running_loop().call_later(ORPHAN_DRAIN, self._hasten)
         if self._assembled is not None:
             self._assembled.node.stop_accepting()
         for listener in self._listeners:
@@ -266,6 +270,8 @@ class _Inside:
     # --- what is said ---
 
     def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
+        if not self._is_orphan:
+            _put_off_end(self._config.server.unresponsive)
         try:
             # Asked of the kernel: what the allocator has put by would hide that there is no more.
             mmap.mmap(-1, SPARE).close()
@@ -294,6 +300,11 @@ class _Inside:
             log.exception("this node could not start")
             self._line.say(Failed("", f"{type(error).__name__}: {error}"))
         return FAILED
+
+
+def _put_off_end(allowed: float) -> None:
+    """Let the kernel end this process if nothing is heard of it for longer than is allowed, and nobody has noticed."""
+    signal.alarm(math.ceil(allowed) + ORPHAN_END)
 
 
 def _wake_without_supervisor() -> None:

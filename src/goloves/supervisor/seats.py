@@ -7,6 +7,7 @@ Rules:
 3. The directory above them belongs to one service, by a lock of its own, which a takeover passes on.
 """
 
+import contextlib
 import fcntl
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -46,18 +47,26 @@ def take_seat(data_dir: Path, taken: Collection[int]) -> Seat:
     raise ConfigError(f"{MOST} nodes run on {data_dir}; stop some")
 
 
-def seats_in_use(data_dir: Path) -> list[int]:
-    """Give the numbers of the state directories that are locked, by whomever."""
-    found: list[int] = []
+def note_holder(lock: TextIO, pid: int) -> None:
+    """Write the process that has a seat into the file of its lock, for people to read; 0 for none."""
+    with contextlib.suppress(OSError):
+        lock.truncate(0)
+        lock.write(f"{pid}\n" if pid else "")
+        lock.flush()
+
+
+def seats_in_use(data_dir: Path) -> dict[int, str]:
+    """Give the numbers of the state directories that are locked, each with the process that has it; empty: unknown."""
+    found: dict[int, str] = {}
     for path in data_dir.glob(f"{STATE}*/lock"):
         with path.open() as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
-                found.append(int(path.parent.name.removeprefix(STATE)))
+                found[int(path.parent.name.removeprefix(STATE))] = lock.read(20).strip()
             except OSError:
                 continue
-    return sorted(found)
+    return dict(sorted(found.items()))
 
 
 def lock_service(data_dir: Path) -> TextIO | None:

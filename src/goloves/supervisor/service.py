@@ -15,6 +15,7 @@ from goloves.config import Config
 from goloves.errors import ConfigError, GolovesError
 from goloves.logger import get_logger
 from goloves.supervisor.changes import Changes, changes
+from goloves.supervisor.child import ORPHAN_END
 from goloves.supervisor.messages import Ready
 from goloves.supervisor.open_listeners import OpenListeners
 from goloves.supervisor.orders import Orders, Request
@@ -27,9 +28,9 @@ from goloves.supervisor.upgrade import upgrade
 if TYPE_CHECKING:
     from goloves.admin.app import ControlPlane
 
-ORPHANS = 15.0
-"""Seconds that a start waits for addresses which nodes of a killed supervisor hold still: they let go of them at once
-unless they are frozen or hang, and end within this time."""
+ORPHANS = 5.0
+"""Seconds beyond `server.unresponsive` and `ORPHAN_END` that a start waits for addresses which nodes of a killed
+supervisor hold still: they let go of them at once unless they are frozen or hang, and end within that time."""
 
 log = get_logger("goloves.supervisor")
 
@@ -69,32 +70,38 @@ class Service:
     async def _open(self, listeners: OpenListeners, inherited: Inheritance | None) -> None:
         """Open the listeners; wait for addresses that only nodes without a supervisor hold."""
         loop = asyncio.get_running_loop()
-        until = loop.time() + ORPHANS
+        until = loop.time() + self._config.server.unresponsive + ORPHAN_END + ORPHANS
         told = False
         while True:
             try:
                 listeners.open(self._config, inherited.listeners if inherited is not None else None)
                 return
-            except ConfigError:
-                if inherited is not None or loop.time() >= until or not self._has_orphans():
+            except ConfigError as error:
+                orphans = self._orphans() if inherited is None else {}
+                if not orphans:
                     raise
+                pids = ", ".join(filter(None, orphans.values())) or "unknown"
+                if loop.time() >= until:
+                    raise ConfigError(
+                        f"{error}; nodes of a supervisor that was killed have not ended: pids {pids}"
+                    ) from None
             if not told:
                 told = True
-                log.warning("nodes of a supervisor that was killed still run: waiting for them to end")
+                log.warning("nodes of a supervisor that was killed still run: waiting for them to end", pids=pids)
             await asyncio.sleep(0.05)
 
-    def _has_orphans(self) -> bool:
-        """Whether nodes run on the data directory without a supervisor."""
+    def _orphans(self) -> dict[int, str]:
+        """Give the nodes that run on the data directory without a supervisor, as `seats_in_use`."""
         data_dir = Path(self._config.server.data_dir)
-        if not data_dir.exists() or not seats_in_use(data_dir):
-            return False
-        try:
-            lock = lock_service(data_dir)
-        except ConfigError:
-            return False
-        if lock is not None:
-            lock.close()
-        return True
+        found = seats_in_use(data_dir)
+        if found:
+            try:
+                lock = lock_service(data_dir)
+            except ConfigError:
+                return {}
+            if lock is not None:
+                lock.close()
+        return found
 
     async def _supervise(
         self,
