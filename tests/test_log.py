@@ -156,6 +156,14 @@ def test_debugging_is_never_left_out() -> None:
     assert all(repeats.filter(record("x", logging.DEBUG)) for _ in range(100))
 
 
+def test_an_answer_to_an_order_is_never_left_out(out: io.StringIO) -> None:
+    set_up(LogConfig(format="json"), out)
+    for number in range(2 * MOST_A_MINUTE):
+        get_logger("goloves.test", answers=True).error("reload failed", reason=f"fault {number // 2}")
+    assert len(lines(out)) == 2 * MOST_A_MINUTE
+    assert list(lines(out)[0]) == ["timestamp", "level", "logger", "event", "reason"]
+
+
 def test_what_is_remembered_is_bounded() -> None:
     repeats = Repeats(Clock())
     for number in range(3 * REMEMBERED):

@@ -5,7 +5,7 @@ Rules:
    its fields, so that events can be counted and searched.
 2. What repeats is said once and then rarely: the same event with the same fields once a minute, and of one event at
    most `MOST_A_MINUTE` lines. The next line that passes tells how many did not. So a store that is away for a night
-   fills no disk.
+   fills no disk. What answers a person's order is always said: whoever orders the same again wants to know again.
 3. No event holds a secret. A store URL that slips into a field is masked all the same.
 """
 
@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from typing import IO, Any, Final
 
 from goloves.config.settings import LogConfig, mask_url
-from goloves.logger import Event
+from goloves.logger import ANSWER, Event
 
 QUIET = 60.0
 """Seconds for which the same line is not said again: an operator who looks sees it, a night of it is 500 lines."""
@@ -50,7 +50,7 @@ class Repeats(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Say whether the record is written; one that follows on others left out gets their number."""
-        if record.levelno <= logging.DEBUG:
+        if record.levelno <= logging.DEBUG or hasattr(record, ANSWER):
             return True
         fields = record.msg if isinstance(record.msg, Event) else {}
         event = str(fields.get("event", record.msg))

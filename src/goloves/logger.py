@@ -9,6 +9,9 @@ Rules:
 import logging
 from typing import Any
 
+ANSWER = "is_answer"
+"""The attribute of a record that answers somebody's order."""
+
 
 class Event(dict[str, Any]):
     """The fields of an event, `event` among them; as text, for whoever knows no fields, they are one line."""
@@ -20,10 +23,11 @@ class Event(dict[str, Any]):
 class Logger:
     """Says events under one name."""
 
-    __slots__ = ("_logger",)
+    __slots__ = ("_extra", "_logger")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, extra: dict[str, Any] | None = None) -> None:
         self._logger = logging.getLogger(name)
+        self._extra = extra
 
     def debug(self, event: str, **fields: Any) -> None:
         """Say what helps who looks for a fault."""
@@ -51,9 +55,12 @@ class Logger:
 
     def _say(self, level: int, event: str, fields: dict[str, Any], exc_info: Any = None) -> None:
         if self._logger.isEnabledFor(level):
-            self._logger.log(level, Event(event=event, **fields), exc_info=exc_info, stacklevel=3)
+            self._logger.log(level, Event(event=event, **fields), exc_info=exc_info, extra=self._extra, stacklevel=3)
 
 
-def get_logger(name: str) -> Logger:
-    """Give what says events under a name: `goloves.` and the part of the program."""
-    return Logger(name)
+def get_logger(name: str, *, answers: bool = False) -> Logger:
+    """Give what says events under a name: `goloves.` and the part of the program.
+
+    `answers`: each event answers somebody's order, so none is left out for having been said before.
+    """
+    return Logger(name, {ANSWER: True} if answers else None)

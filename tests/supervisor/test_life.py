@@ -257,6 +257,11 @@ def test_sighup_takes_over_the_log_s_settings_and_names_what_needs_more(start: S
     config.write_text("[log]\nlevel = 'loud'\n")
     service.process.send_signal(signal.SIGHUP)
     service.says("reload failed: all goes on as before .*log.level")
+    config.write_text("[segment]\ndefault_step = 0\n")
+    service.process.send_signal(signal.SIGHUP)
+    service.says("reload failed: all goes on as before .*segment.default_step")
+    service.process.send_signal(signal.SIGHUP)
+    service.wait(lambda: service.said.count("reload failed") == 3, "each order is answered, also by the same words")
     assert service.stop() == Exit.DONE
     assert "draining" in service.said, "the nodes log at the new level, too"
 

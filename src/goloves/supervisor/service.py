@@ -34,6 +34,8 @@ supervisor hold still: they let go of them at once unless they are frozen or han
 
 log = get_logger("goloves.supervisor")
 
+answers = get_logger("goloves.supervisor", answers=True)
+
 Greet = Callable[[OpenListeners, Ready], None]
 
 
@@ -140,7 +142,7 @@ class Service:
                 supervisor.notifier.main_process()
                 await inherited.commit()
                 listeners.keep_files = False
-                log.info("took over")
+                answers.info("took over")
                 open_to_others()
 
         greet = partial(self._greet, listeners)
@@ -196,9 +198,9 @@ class Service:
             self._supervisor.stop()
             return
         try:
-            self._say_changes(self._reload(), lambda words: log.info("reload", result=words))
+            self._say_changes(self._reload(), lambda words: answers.info("reload", result=words))
         except GolovesError as error:
-            log.error("reload failed: all goes on as before", reason=error.message)
+            answers.error("reload failed: all goes on as before", reason=error.message)
 
     def _reload(self) -> Changes:
         """Take over what running processes can; ConfigError if the configuration is wrong."""
@@ -208,7 +210,7 @@ class Service:
             new = self._reread()
             found = changes(supervisor.config, new)
             supervisor.relog(new.log)
-            log.info("reloaded", applied=found.live, rolling=found.rolling, restart=found.restart)
+            answers.info("reloaded", applied=found.live, rolling=found.rolling, restart=found.restart)
             return found
         finally:
             self._say_ready()
@@ -236,12 +238,12 @@ class Service:
             new = self._reread()
 
             def tell(words: str) -> None:
-                log.info("rolling", progress=words)
+                answers.info("rolling", progress=words)
                 say(words)
 
             await roll(self._supervisor, new, tell)
         except GolovesError as error:
-            log.error("rolling stopped", reason=error.message)
+            answers.error("rolling stopped", reason=error.message)
             raise
         finally:
             self._say_ready()

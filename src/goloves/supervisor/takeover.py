@@ -45,7 +45,7 @@ COMMITTED = 5.0
 
 COMMIT = b"commit\n"
 
-log = get_logger("goloves.supervisor")
+answers = get_logger("goloves.supervisor", answers=True)
 
 
 class Given(msgspec.Struct, frozen=True):
@@ -113,9 +113,9 @@ class Inheritance:
                 async with asyncio.timeout(COMMITTED):
                     await read_line(self._connection)
             except TimeoutError:
-                log.warning("the supervisor that was taken over does not answer: it ends when it does")
+                answers.warning("the supervisor that was taken over does not answer: it ends when it does")
             except (OSError, EOFError):
-                log.warning("the supervisor that was taken over has ended by itself")
+                answers.warning("the supervisor that was taken over has ended by itself")
 
 
 async def hand_over(supervisor: Supervisor, request: Request, connection: socket.socket) -> None:
@@ -146,7 +146,7 @@ async def hand_over(supervisor: Supervisor, request: Request, connection: socket
         lock = [] if supervisor.lock is None else [supervisor.lock.fileno()]
         estate = Estate([Given(one.kind, one.text, len(one.sockets)) for one in opened], bool(lock))
         socket.send_fds(connection, [msgspec.json.encode(estate)], [*lock, *sockets])
-        log.info("another supervisor takes over")
+        answers.info("another supervisor takes over")
         kept, supervisor.listeners.keep_files = supervisor.listeners.keep_files, True
         try:
             committed = await read_line(connection) == COMMIT
@@ -157,6 +157,6 @@ async def hand_over(supervisor: Supervisor, request: Request, connection: socket
             return
         supervisor.listeners.keep_files = kept
         if not supervisor.stopping.is_set():
-            log.warning("the supervisor that was to take over has ended; this one goes on")
+            answers.warning("the supervisor that was to take over has ended; this one goes on")
             if supervisor.announced:  # it may have said that it is the main process
                 supervisor.notifier.ready(supervisor.status())

@@ -15,7 +15,7 @@ from goloves.logger import get_logger
 from goloves.supervisor.child import said_of_end
 from goloves.supervisor.supervisor import Supervisor
 
-log = get_logger("goloves.supervisor")
+answers = get_logger("goloves.supervisor", answers=True)
 
 
 class UpgradeFailed(GolovesError):
@@ -41,7 +41,7 @@ async def upgrade(supervisor: Supervisor, say: Callable[[str], None]) -> None:
     except OSError as error:
         raise UpgradeFailed(f"no successor can be started: {error}") from None
     ended = supervisor.watch(pid)
-    log.info("upgrading", successor=pid)
+    answers.info("upgrading", successor=pid)
     say(f"the successor (pid {pid}) starts")
     await supervisor.until(lambda: ended.done() or supervisor.is_handed_over)
     if not supervisor.is_handed_over:
