@@ -230,6 +230,9 @@ def test_a_start_after_a_kill_waits_for_nodes_that_still_hold_the_address(start:
         service = start("--http", f"127.0.0.1:{held.getsockname()[1]}")
         service.says("nodes of a supervisor that was killed still run: waiting for them to end")
         assert service.process.poll() is None
+        stopped = start("--http", f"127.0.0.1:{held.getsockname()[1]}")
+        stopped.says("waiting for them to end")
+        assert stopped.stop(signal.SIGTERM) == Exit.DONE, "nothing was started, so nothing is waited for"
     lock.close()
     service.all_ready(1)
     assert draw(service)

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx2
+import pytest
 
 from faults.nodes import wait_for
 from goloves.cli.failures import Exit
@@ -21,6 +22,18 @@ from system.serving import FREE_PORTS, PATIENCE
 
 LENIENT = {"GOLOVES_SERVER__UNRESPONSIVE": "600"}
 """For tests that freeze a node and want it back."""
+
+TERMINATES = """
+import os, signal, sys
+
+class Finder:
+    def find_spec(self, name, *_):
+        if name == MODULE:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+sys.meta_path.insert(0, Finder())
+"""
+"""Loaded by Python before anything else: with it, a process is sent SIGTERM when it begins to load MODULE."""
 
 
 def test_a_service_manager_hears_when_it_serves_reloads_lives_and_stops(start: Start, notified: Notified) -> None:
@@ -190,6 +203,19 @@ def test_the_end_of_its_terminal_ends_it(tmp_path: Path) -> None:
         process.kill()
         process.wait(60)
     assert process.returncode in (Exit.DONE, Exit.FAILED), "it ended by itself, though it could say so to nobody"
+
+
+@pytest.mark.parametrize(
+    ("nodes", "module"),
+    [("1", "goloves.cli.serve"), ("1", "goloves.supervisor.service"), ("0", "goloves.cli.serve"), ("0", "uvloop")],
+)
+def test_sigterm_is_heard_from_the_beginning(start: Start, tmp_path: Path, nodes: str, module: str) -> None:
+    """As process 1 it would be lost otherwise, and elsewhere end it by the signal."""
+    (tmp_path / "sitecustomize.py").write_text(f"MODULE = {module!r}\n{TERMINATES}")
+    service = start("--nodes", nodes, PYTHONPATH=str(tmp_path))
+    assert service.ended() == Exit.DONE
+    assert service.said == ""
+    assert not (tmp_path / "data").exists()
 
 
 def test_as_process_1_it_reaps_what_is_nobody_s_and_stops_at_sigterm(tmp_path: Path) -> None:

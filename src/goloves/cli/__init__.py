@@ -8,12 +8,14 @@ Rules:
 """
 
 import importlib
-from typing import Any
+import signal
+from types import FrameType
+from typing import Any, NoReturn
 
 import click
 
 from goloves import __version__
-from goloves.cli.failures import EXIT_CODES, failing_well
+from goloves.cli.failures import EXIT_CODES, Exit, failing_well
 
 COMMANDS = {
     "serve": ("goloves.cli.serve", "Serve ids over HTTP and gRPC."),
@@ -30,6 +32,11 @@ COMMANDS = {
 """Where each command lives, and what it is for, in the order of the help."""
 
 
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    """End at SIGTERM, as long as there is nothing that has to be stopped in an orderly way."""
+    raise SystemExit(int(Exit.DONE))
+
+
 class LazyCommands(click.Group):
     """A group whose commands are loaded when they are called."""
 
@@ -41,6 +48,9 @@ class LazyCommands(click.Group):
         """Load a command."""
         if cmd_name not in COMMANDS:
             return None
+        if cmd_name == "serve":
+            # Before what takes its time to load: process 1 never hears of a signal that nobody handles.
+            signal.signal(signal.SIGTERM, _end)
         module = importlib.import_module(COMMANDS[cmd_name][0])
         command: click.Command = getattr(module, f"{cmd_name}_command")
         return command
