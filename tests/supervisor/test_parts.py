@@ -140,6 +140,8 @@ async def test_a_node_that_follows_another_on_a_static_worker_id_is_waited_for_a
         config = before
         posts = (Post(),)
         changing = asyncio.Lock()
+        serving = asyncio.Event()
+        stopping = asyncio.Event()
 
         def __getattr__(self, name: str) -> Any:
             return lambda *_: None
@@ -148,9 +150,20 @@ async def test_a_node_that_follows_another_on_a_static_worker_id_is_waited_for_a
             waited.append(within)
             return False
 
+    Waiting.serving.set()
     with pytest.raises(RollingFailed, match="did not start"):
         await roll(Waiting(), after, lambda words: None)  # type: ignore[arg-type]
     assert waited == [READY_WITHIN + 200]
+
+
+async def test_nodes_of_a_service_that_starts_or_stops_are_not_replaced(tmp_path: Path) -> None:
+    supervisor = Supervisor(config("", tmp_path), OpenListeners(), None)
+    with pytest.raises(RollingFailed, match="it starts, stops or replaces nodes at this moment; try again"):
+        await roll(supervisor, supervisor.config, lambda words: None)
+    supervisor.serving.set()
+    supervisor.stopping.set()
+    with pytest.raises(RollingFailed, match="it starts, stops or replaces nodes at this moment; try again"):
+        await roll(supervisor, supervisor.config, lambda words: None)
 
 
 def test_the_watchdog_s_word_is_given_only_to_the_process_that_it_is_asked_of() -> None:

@@ -50,6 +50,9 @@ async def roll(supervisor: Supervisor, config: Config, say: Say) -> None:
     """
     if supervisor.changing.locked():
         raise RollingFailed("nodes are being replaced already; wait until that is done")
+    if supervisor.stopping.is_set() or not supervisor.serving.is_set():
+        # A start judges its first node by itself: one that a roll takes away would be one that failed.
+        raise RollingFailed("it starts, stops or replaces nodes at this moment; try again")
     async with supervisor.changing:
         check_rolling(supervisor.config, config)
         supervisor.relog(config.log)
