@@ -18,7 +18,7 @@ from goloves.server.balance import PLACES
 from goloves.stores.base import Mark
 from goloves.stores.marks import Marks, lock_directory
 from goloves.supervisor.changes import Changes, changes
-from goloves.supervisor.child import interpreter, node_environment, said_of_end
+from goloves.supervisor.child import Child, interpreter, node_environment, said_of_end
 from goloves.supervisor.cores import cores
 from goloves.supervisor.messages import (
     ANSWERS,
@@ -38,7 +38,7 @@ from goloves.supervisor.orders import connect, short_path
 from goloves.supervisor.passing import passed, received
 from goloves.supervisor.post import LONGEST_WAIT, LOOP, STEADY, Post
 from goloves.supervisor.rolling import READY_WITHIN, RollingFailed, has_room, ready_within, roll
-from goloves.supervisor.seats import lock_service, note_holder, seats_in_use, take_seat
+from goloves.supervisor.seats import Seat, lock_service, note_holder, seats_in_use, take_seat
 from goloves.supervisor.supervisor import Supervisor, how_many
 
 
@@ -164,6 +164,29 @@ async def test_nodes_of_a_service_that_starts_or_stops_are_not_replaced(tmp_path
     supervisor.stopping.set()
     with pytest.raises(RollingFailed, match="it starts, stops or replaces nodes at this moment; try again"):
         await roll(supervisor, supervisor.config, lambda words: None)
+
+
+@pytest.mark.parametrize("space", ["", "[spaces.default]\nworker = '7'\n"], ids=["new one first", "old one first"])
+async def test_a_stop_in_the_middle_of_a_rolling_restart_is_told_as_what_it_is_and_has_the_last_word(
+    space: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervisor = Supervisor(config(space, tmp_path), OpenListeners(), None)
+    supervisor.serving.set()
+    supervisor.posts = [Post()]
+    new = Child(Seat(0, None), 0, 10.0)
+
+    async def spawn(*_: object, **__: object) -> Child:
+        return new
+
+    async def until(*_: object) -> bool:
+        supervisor.stopping.set()
+        return False
+
+    monkeypatch.setattr(supervisor, "spawn", spawn)
+    monkeypatch.setattr(supervisor, "until", until)
+    with pytest.raises(ShuttingDown, match="the service is stopping"):
+        await roll(supervisor, supervisor.config, lambda words: None)
+    assert not new.leaving, "how it is to drain, the stop tells it"
 
 
 def test_the_watchdog_s_word_is_given_only_to_the_process_that_it_is_asked_of() -> None:

@@ -108,6 +108,7 @@ async def _replace(supervisor: Supervisor, post: Post, config: Config) -> Child:
     post.successor = new
     within = ready_within(len(supervisor.posts) + 1, supervisor.config, config)
     ready = await supervisor.until(lambda: new.is_ready or new.ended.done() or new.failed is not None, within)
+    _leave_if_stopping(supervisor)
     if not ready or not new.is_ready:
         why = await _why(new)
         if post.successor is new:
@@ -137,6 +138,7 @@ async def _swap(supervisor: Supervisor, post: Post, config: Config) -> Child:
         return post.restarts > restarts or (new is not None and (new.is_ready or new.failed is not None))
 
     await supervisor.until(settled, ready_within(len(supervisor.posts), before, config))
+    _leave_if_stopping(supervisor)
     if come and come[0].is_ready:
         return come[0]
     supervisor.adopt(before)
@@ -148,12 +150,18 @@ async def _swap(supervisor: Supervisor, post: Post, config: Config) -> Child:
 
 async def _let_go(supervisor: Supervisor, old: Child, *, replaced: bool) -> None:
     """Let a node drain, and wait for its end; ShuttingDown if the whole service is to stop meanwhile."""
+    _leave_if_stopping(supervisor)
     old.drain(replaced=replaced)
     if not await supervisor.until(old.ended.done, supervisor.config.server.drain + RELEASE):
-        if supervisor.stopping.is_set():
-            raise ShuttingDown("the service is stopping")
+        _leave_if_stopping(supervisor)
         old.kill("it did not stop in time")
         await supervisor.until(old.ended.done)
+
+
+def _leave_if_stopping(supervisor: Supervisor) -> None:
+    """Leave everything as it is, by ShuttingDown, if the service stops: all nodes were told what to do by then."""
+    if supervisor.stopping.is_set():
+        raise ShuttingDown("the service is stopping")
 
 
 async def _why(new: Child) -> str:
