@@ -309,6 +309,28 @@ def test_reload_says_what_is_in_force_and_what_is_not(start: Start, tmp_path: Pa
     assert service.stop() == Exit.DONE
 
 
+def test_reload_after_a_rolling_restart_that_was_not_finished_says_that_some_nodes_have_the_settings_of_before(
+    start: Start, tmp_path: Path
+) -> None:
+    config = tmp_path / "g.toml"
+    config.write_text("")
+    service = start("--config", "g.toml", "--nodes", "2")
+    old = service.all_ready(2)
+    config.write_text("[http]\nmax_count = 7\n")
+    with ThreadPoolExecutor(1) as second:
+        rolling = second.submit(service.reload, "--rolling")
+        first_new = int(service.says(r"rolling .*1 of 2: node \d \(pid (\d+)\) serves")[1])
+        wait_for(lambda: nodes_of(service.process.pid) - old - {first_new}, "the second new node starts")
+        for pid in nodes_of(service.process.pid) - old - {first_new}:
+            os.kill(pid, signal.SIGKILL)
+        assert rolling.result(60).returncode == Exit.FAILED
+    warned = "some nodes may still have the settings of before: goloves reload --rolling"
+    assert warned in service.reload().stdout
+    assert service.reload("--rolling").returncode == Exit.DONE
+    assert warned not in service.reload().stdout
+    assert service.stop() == Exit.DONE
+
+
 def test_a_rolling_restart_changes_how_many_nodes_there_are(start: Start, tmp_path: Path) -> None:
     config = tmp_path / "g.toml"
     config.write_text("[server]\nnodes = 1\n")

@@ -63,9 +63,11 @@ async def roll(supervisor: Supervisor, config: Config, say: Say) -> None:
         for number, post in enumerate(posts, 1):
             new = await (_replace(supervisor, post, config) if overlap else _swap(supervisor, post, config))
             supervisor.adopt(config)
+            supervisor.half_rolled = True
             say(f"{number} of {len(posts)}: node {new.number} (pid {new.pid}) serves")
         supervisor.adopt(config)
         supervisor.resize(config)
+        supervisor.half_rolled = False
 
 
 def has_room(config: Config, nodes: int) -> bool:

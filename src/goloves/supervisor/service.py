@@ -224,11 +224,12 @@ class Service:
         if supervisor.announced and not supervisor.stopping.is_set():
             supervisor.notifier.ready(supervisor.status())
 
-    @staticmethod
-    def _say_changes(found: Changes, say: Say) -> None:
+    def _say_changes(self, found: Changes, say: Say) -> None:
         say("certificates and [log] are in force" + (f" (changed: {', '.join(found.live)})" if found.live else ""))
         if found.rolling:
             say(f"not in force yet: {', '.join(found.rolling)}; goloves reload --rolling takes new nodes")
+        elif self._supervisor.half_rolled:
+            say("some nodes may still have the settings of before: goloves reload --rolling takes new ones")
         if found.restart:
             say(f"not in force yet: {', '.join(found.restart)}; stop the service and start it")
 

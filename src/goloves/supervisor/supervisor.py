@@ -84,6 +84,8 @@ class Supervisor:
         """Set when all nodes of the start have accepted."""
         self.changing = asyncio.Lock()
         """Held by whatever replaces nodes."""
+        self.half_rolled = False
+        """Whether the last rolling restart took new nodes and did not come to its end."""
         self.announced = False
         """Whether the service manager was told that it serves."""
         self.is_handed_over = False
