@@ -247,6 +247,29 @@ async def test_a_post_is_looked_after_whatever_keeps_a_node_from_starting(
     assert supervisor.posts[0].restarts == 2
 
 
+async def test_a_node_that_dies_while_its_successor_starts_is_told_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    supervisor = Supervisor(config("", tmp_path), OpenListeners(), None)
+    post = Post()
+    old, new = (Child(Seat(number, None), number, 10.0) for number in range(2))
+    post.child, post.successor = old, new
+    supervisor.posts = [post]
+    keeping = asyncio.create_task(supervisor._keep_post(post))
+    old.ended.set_result(-9)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert post.child is new
+    assert post.successor is None
+    assert supervisor.counters()["node_restarts"] == 1
+    assert "a node died and is replaced node=0 how='killed by SIGKILL'" in caplog.text
+    assert not post.in_a_row
+    supervisor.stopping.set()
+    new.ended.set_result(0)
+    await keeping
+    assert supervisor.counters()["node_restarts"] == 1
+
+
 async def test_restarts_of_posts_that_are_no_more_still_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     supervisor = Supervisor(config("", tmp_path), OpenListeners(), None)
     supervisor.posts = [Post(), Post()]

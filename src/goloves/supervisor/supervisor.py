@@ -328,11 +328,12 @@ class Supervisor:
                 post.child = child
             child = post.child
             code = await child.ended
-            if post.successor is not None:
-                post.child, post.successor = post.successor, None
-                continue
-            post.child = None
+            post.child, successor, post.successor = post.successor, post.successor, None
             if self.stopping.is_set() or post.closed or child.leaving:
+                continue
+            if successor is not None:  # which was to come later, and is there already
+                post.restarts += 1
+                self._say_end(child, code, post, 0.0)
                 continue
             lived = asyncio.get_running_loop().time() - child.began
             wait = post.wait(lived)
