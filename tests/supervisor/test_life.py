@@ -409,6 +409,19 @@ def test_reload_without_a_service_says_so(start: Start, tmp_path: Path) -> None:
     assert "no service runs on the data directory ./data" in done.stderr
 
 
+def test_reload_of_a_frozen_supervisor_says_so_and_orders_nothing(start: Start) -> None:
+    service = start()
+    service.all_ready(1)
+    service.process.send_signal(signal.SIGSTOP)
+    done = service.reload()
+    assert done.returncode == Exit.UNAVAILABLE
+    assert "the supervisor does not answer; nothing was ordered" in done.stderr
+    service.process.send_signal(signal.SIGCONT)
+    assert service.reload().returncode == Exit.DONE
+    assert service.stop() == Exit.DONE
+    assert service.said.count("reloaded") == 1
+
+
 def test_a_rolling_restart_without_room_goes_back_to_the_old_settings_when_the_new_ones_can_t_start(
     start: Start, tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from goloves.config import Config, load
 from goloves.config.rules import MOST_NODES
 from goloves.config.settings import LogConfig
-from goloves.errors import ConfigError, ShuttingDown
+from goloves.errors import ConfigError, ShuttingDown, Unavailable
 from goloves.server.balance import PLACES
 from goloves.stores.base import Mark
 from goloves.stores.marks import Marks, lock_directory
@@ -34,7 +35,7 @@ from goloves.supervisor.messages import (
 )
 from goloves.supervisor.notify import Notifier
 from goloves.supervisor.open_listeners import OpenListeners
-from goloves.supervisor.orders import connect, short_path
+from goloves.supervisor.orders import Request, check_alive, connect, short_path
 from goloves.supervisor.passing import passed, received
 from goloves.supervisor.post import LONGEST_WAIT, LOOP, STEADY, Post
 from goloves.supervisor.rolling import READY_WITHIN, RollingFailed, has_room, ready_within, roll
@@ -467,3 +468,27 @@ def test_a_socket_of_orders_is_reached_however_long_its_path_is(tmp_path: Path) 
         found.close()
     assert connect(deep) is None
     assert connect(tmp_path / "nowhere") is None
+
+
+@pytest.mark.parametrize("answer", [b"", b'{"done":true}\n', b'{"done":true,"error":"it knows no order \'alive\'"}\n'])
+def test_a_supervisor_is_asked_whether_it_is_alive_before_it_is_given_an_order(tmp_path: Path, answer: bytes) -> None:
+    assert not check_alive(tmp_path)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "control"))
+        listener.listen(1)
+
+        def answers() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                assert msgspec.json.decode(connection.recv(100), type=Request).do == "alive"
+                connection.sendall(answer)
+
+        with ThreadPoolExecutor(1) as other:
+            if answer:
+                done = other.submit(answers)
+                assert check_alive(tmp_path), "also one that knows no such question"
+                done.result()
+                return
+            for _ in range(3):  # the last ones find no room to wait in
+                with pytest.raises(Unavailable, match="does not answer; nothing was ordered"):
+                    check_alive(tmp_path, 0.01)

@@ -277,12 +277,14 @@ def reload_command(config_file: Path | None, data_dir: str | None, rolling: bool
     """
     import msgspec
 
-    from goloves.supervisor.orders import Reply, Request, connect
+    from goloves.supervisor.orders import Reply, Request, check_alive, connect
 
     if rolling and upgrade:
         raise Failure("--upgrade takes new nodes as well; leave out --rolling", Exit.USAGE)
     config = configuration(config_file, {("server", "data_dir"): data_dir}).config
-    connection = connect(Path(config.server.data_dir))
+    directory = Path(config.server.data_dir)
+    # Only this answer is waited for with a bound: to replace all nodes takes as long as it takes.
+    connection = connect(directory) if check_alive(directory) else None
     if connection is None:
         message = f"no service runs on the data directory {config.server.data_dir}; name it: --config or --data-dir"
         raise Failure(message, Exit.UNAVAILABLE)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from goloves.errors import GolovesError
+from goloves.errors import GolovesError, Unavailable
 from goloves.logger import get_logger
 
 NAME = "control"
@@ -24,6 +24,8 @@ LONGEST = 65_536
 PATIENCE = 10.0
 """Seconds within which whoever connects has to say what it wants."""
 
+UNANSWERED = "the supervisor does not answer; nothing was ordered"
+
 log = get_logger("goloves.supervisor")
 
 
@@ -31,7 +33,7 @@ class Request(msgspec.Struct, frozen=True):
     """What is wanted."""
 
     do: str
-    """`reload`, `roll`, `upgrade`, or `takeover`."""
+    """`reload`, `roll`, `upgrade`, `takeover`, or `alive`, which asks for nothing but an answer."""
     protocol: int = 1
     stores: list[str] = []
     """Of a takeover: where its stores are."""
@@ -153,13 +155,39 @@ async def read_line(connection: socket.socket) -> bytes:
 
 
 def connect(data_dir: Path, timeout: float | None = None) -> socket.socket | None:
-    """Connect to the supervisor that has this data directory; None if none runs."""
+    """Connect to the supervisor that has this data directory; None if none runs.
+
+    Raises Unavailable if there is one that takes no more connections.
+    """
     connection = socket.socket(socket.AF_UNIX)
     connection.settimeout(timeout)
     try:
         with short_path(data_dir / NAME) as short:
             connection.connect(short)
+    except BlockingIOError:  # so many wait already
+        connection.close()
+        raise Unavailable(UNANSWERED) from None
     except OSError:
         connection.close()
         return None
     return connection
+
+
+def check_alive(data_dir: Path, patience: float = PATIENCE) -> bool:
+    """Find out whether a supervisor runs and answers, before it is given an order that it might carry out much later.
+
+    False if none runs. Raises Unavailable if it does not answer. One of a version that knows no such question answers
+    that it does not.
+    """
+    connection = connect(data_dir, patience)
+    if connection is None:
+        return False
+    with connection:
+        try:
+            connection.sendall(msgspec.json.encode(Request("alive")) + b"\n")
+            connection.recv(1)
+        except TimeoutError:
+            raise Unavailable(UNANSWERED) from None
+        except OSError:
+            return False  # it has just ended
+    return True

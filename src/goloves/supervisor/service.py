@@ -189,7 +189,7 @@ class Service:
             await hand_over(self._supervisor, request, connection)
             if self._supervisor.is_handed_over:
                 await self._stop_plane()  # who asks from now on is answered by the other one
-        else:
+        elif request.do != "alive":
             raise ConfigError(f"the running service knows no order {request.do!r}; it is of version {_version()}")
 
     def _hung_up(self, hang_up: "HangUp") -> None:
