@@ -17,6 +17,7 @@ import pytest
 
 from faults.nodes import wait_for
 from goloves.cli.failures import Exit
+from goloves.supervisor.post import LOOP
 from supervisor.service import Notified, Start, gone, nodes_of
 from system.serving import FREE_PORTS, PATIENCE
 
@@ -124,13 +125,28 @@ def test_a_node_that_does_not_stop_is_killed_and_the_stop_ends(start: Start) -> 
     assert gone(frozen)
 
 
-def test_sigterm_to_a_single_node_drains_it_and_another_takes_its_place(start: Start) -> None:
-    service = start("--nodes", "2")
-    old = service.all_ready(2)
-    os.kill(min(old), signal.SIGTERM)
-    service.all_ready(2, without={min(old)})
-    service.says("a node stopped by itself and is replaced")
+def test_sigterm_to_the_only_node_drains_it_and_another_takes_its_place_meanwhile(start: Start) -> None:
+    service = start(GOLOVES_SERVER__DRAIN="600", GOLOVES_HTTP__REQUEST_TIMEOUT="600")
+    [old] = service.all_ready(1)
+    host, port = service.urls[0].removeprefix("http://").rsplit(":", 1)
+    with socket.create_connection((host, int(port)), 30) as slow:
+        slow.sendall(b"GET /api/segment/get/default HTTP/1.1\r\n")
+        wait_for(lambda: service.nodes()[0]["connections"], "the slow request is seen")
+        os.kill(old, signal.SIGTERM)
+        wait_for(lambda: len(service.pids() - {old}) == 1, "another node serves")
+        assert service.ids(10)
+        assert not gone(old), "the slow request is waited for"
+        slow.sendall(b"Host: a\r\n\r\n")
+        assert slow.recv(4096).startswith(b"HTTP/1.1 200 ")
+    service.all_ready(1, without={old})
+    service.says("a node stops by itself and is replaced")
+    for _ in range(LOOP):
+        [old] = service.all_ready(1)
+        os.kill(old, signal.SIGTERM)
+        service.all_ready(1, without={old})
+    assert service.state()["counters"]["node_restarts"] == 1 + LOOP
     assert service.stop() == Exit.DONE
+    assert "again and again" not in service.said, "it was asked for by somebody"
 
 
 def test_every_line_of_a_node_names_it_in_the_one_stream(start: Start) -> None:

@@ -258,6 +258,7 @@ async def test_a_node_that_dies_while_its_successor_starts_is_told_and_counted(
     supervisor.posts = [post]
     keeping = asyncio.create_task(supervisor._keep_post(post))
     old.ended.set_result(-9)
+    old.going.set_result(None)
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert post.child is new
@@ -266,7 +267,7 @@ async def test_a_node_that_dies_while_its_successor_starts_is_told_and_counted(
     assert "a node died and is replaced node=0 how='killed by SIGKILL'" in caplog.text
     assert not post.in_a_row
     supervisor.stopping.set()
-    new.ended.set_result(0)
+    new.going.set_result(None)
     await keeping
     assert supervisor.counters()["node_restarts"] == 1
 

@@ -88,6 +88,8 @@ class Child:
         """Why it could not start."""
         self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         """How it ended: the exit code, or minus the signal."""
+        self.going: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when somebody has to take its place: it has ended, or it stops though this supervisor did not say so."""
         self.leaving = False
         """Whether it was told to stop."""
         self.killed_for = ""
@@ -227,6 +229,8 @@ class Child:
         self._silent = 0.0
         message = decoded(ANSWERS, data)
         if isinstance(message, Report):
+            if self.report.stage == Stage.SERVING != message.stage and not self.leaving:
+                self._goes()
             changed = (message.stage, message.reasons) != (self.report.stage, self.report.reasons)
             self.report = message
             if message.counters is not None:
@@ -255,7 +259,12 @@ class Child:
         self.words.cancel()
         if not self.ended.done():
             self.ended.set_result(code)
+        self._goes()
         self._tell()
+
+    def _goes(self) -> None:
+        if not self.going.done():
+            self.going.set_result(None)
 
     def _tell(self) -> None:
         for listener in self._listeners_of_news:

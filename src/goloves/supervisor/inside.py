@@ -162,6 +162,8 @@ class _Inside:
             node = self._assembled.node
             if node.stage is Stage.SERVING:
                 log.info("draining", connections=node.open)
+            # As soon as it is not ready: if nobody has ordered this, another node is to take its place.
+            asyncio.get_running_loop().call_soon(self._report)
             await node.stop(self._drain, self._rest, self._notice)
         self._report(whole=True)
         self._hung_up = True

@@ -327,20 +327,26 @@ class Supervisor:
                     continue
                 post.child = child
             child = post.child
-            code = await child.ended
+            await child.going
             post.child, successor, post.successor = post.successor, post.successor, None
             if self.stopping.is_set() or post.closed or child.leaving:
                 continue
+            if not child.ended.done():
+                # Somebody told it to stop, so it is no fault; and its drain, which may be long, is not waited for.
+                post.restarts += 1
+                log.info("a node stops by itself and is replaced", node=child.number)
+                continue
             if successor is not None:  # which was to come later, and is there already
                 post.restarts += 1
-                self._say_end(child, code, post, 0.0)
+                self._say_end(child, post, 0.0)
                 continue
             lived = asyncio.get_running_loop().time() - child.began
             wait = post.wait(lived)
-            self._say_end(child, code, post, wait)
+            self._say_end(child, post, wait)
             await self._pause(wait)
 
-    def _say_end(self, child: Child, code: int, post: Post, wait: float) -> None:
+    def _say_end(self, child: Child, post: Post, wait: float) -> None:
+        code = child.ended.result()
         if child.failed is not None:
             log.error("a node can't start", node=child.number, reason=child.failed.message, next_in=wait)
         elif code == 0:
