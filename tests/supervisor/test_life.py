@@ -57,6 +57,21 @@ def test_a_service_manager_hears_when_it_serves_reloads_lives_and_stops(start: S
     notified.wait(STOPPING="1")
 
 
+def test_the_last_thing_that_a_service_manager_hears_is_that_it_stops(start: Start, notified: Notified) -> None:
+    service = start(NOTIFY_SOCKET=str(notified.path), GOLOVES_SERVER__DRAIN="600", GOLOVES_HTTP__REQUEST_TIMEOUT="600")
+    service.all_ready(1)
+    host, port = service.urls[0].removeprefix("http://").rsplit(":", 1)
+    with socket.create_connection((host, int(port)), 30) as slow:
+        slow.sendall(b"GET /api/segment/get/default HTTP/1.1\r\n")
+        wait_for(lambda: service.nodes()[0]["connections"], "the slow request is seen")
+        service.process.send_signal(signal.SIGTERM)
+        notified.wait(STOPPING="1")
+        service.process.send_signal(signal.SIGHUP)
+        service.says("reloaded")
+    assert service.ended() == Exit.DONE
+    assert "STOPPING" in notified.said[-1]
+
+
 def test_a_name_in_the_abstract_name_space_is_understood(start: Start) -> None:
     name = f"goloves-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:

@@ -216,7 +216,8 @@ class Service:
             self._say_ready()
 
     def _say_reloading(self) -> None:
-        if self._supervisor.announced:
+        # `ready` would have to follow, which a service that stops does not say.
+        if self._supervisor.announced and not self._supervisor.stopping.is_set():
             self._supervisor.notifier.reloading()
 
     def _say_ready(self) -> None:
