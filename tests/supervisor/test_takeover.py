@@ -5,10 +5,17 @@ import re
 import signal
 import socket
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import pytest
 
 from faults.nodes import wait_for
 from goloves.cli.failures import Exit
+from goloves.config import Config
+from goloves.config.settings import ServerConfig
+from goloves.errors import ConfigError
+from goloves.supervisor.takeover import Inheritance
 from goloves.supervisor.upgrade import successor_command
 from supervisor.load import REQUEST
 from supervisor.service import Notified, Service, Start, gone
@@ -71,6 +78,29 @@ def test_a_service_that_is_stopped_while_another_takes_over_leaves_it_everything
     assert len(second.ids(10)) == 10
     assert second.stop() == Exit.DONE
     assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"what?\n", b'{"listeners": 7}\n', b'{"listeners":[{"kind":"http","text":"127.0.0.1:1","sockets":2}]}\n'],
+    ids=["no JSON", "another form", "too few descriptors"],
+)
+def test_an_estate_that_is_not_understood_is_refused_by_name(tmp_path: Path, answer: bytes) -> None:
+    config = Config(server=ServerConfig(data_dir=str(tmp_path)))
+    with socket.socket(socket.AF_UNIX) as listener, ThreadPoolExecutor(1) as other:
+        listener.bind(str(tmp_path / "control"))
+        listener.listen()
+
+        def hand_over() -> None:
+            connection, _ = listener.accept()
+            with connection, socket.socket() as handed:
+                connection.recv(65_536)
+                socket.send_fds(connection, [answer], [handed.fileno()])
+
+        done = other.submit(hand_over)
+        with pytest.raises(ConfigError, match="hands over what this version does not understand"):
+            Inheritance.ask(config)
+        done.result()
 
 
 def test_a_takeover_without_a_service_says_so(start: Start) -> None:

@@ -45,6 +45,8 @@ COMMITTED = 5.0
 
 COMMIT = b"commit\n"
 
+UNKNOWN = "the running service hands over what this version does not understand; stop it and start this one"
+
 answers = get_logger("goloves.supervisor", answers=True)
 
 
@@ -88,20 +90,16 @@ class Inheritance:
             if not data.startswith(b'{"listeners"'):
                 reply = msgspec.json.decode(data, type=Reply)
                 raise ConfigError(f"the running service refuses: {reply.error or reply.say}")
-            estate = msgspec.json.decode(data, type=Estate)
+            listeners, lock = _received(msgspec.json.decode(data, type=Estate), descriptors)
         except OSError as error:
             connection.close()
             raise ConfigError(f"the running service does not answer: {error}") from None
+        except msgspec.MsgspecError:
+            connection.close()
+            raise ConfigError(UNKNOWN) from None
         except BaseException:
             connection.close()
             raise
-        left = iter(descriptors)
-        lock = os.fdopen(next(left), "a") if estate.has_lock else None
-        listeners = OpenListeners()
-        listeners.keep_files = True
-        for given in estate.listeners:
-            sockets = tuple(received_listener(next(left)) for _ in range(given.sockets))
-            listeners.opened.append(Opened(given.kind, given.text, sockets))
         return cls(connection, listeners, lock)
 
     async def commit(self) -> None:
@@ -116,6 +114,22 @@ class Inheritance:
                 answers.warning("the supervisor that was taken over does not answer: it ends when it does")
             except (OSError, EOFError):
                 answers.warning("the supervisor that was taken over has ended by itself")
+
+
+def _received(estate: Estate, descriptors: list[int]) -> tuple[OpenListeners, TextIO | None]:
+    """Make listeners and the lock of what came; ConfigError if it is not what was announced."""
+    if len(descriptors) != estate.has_lock + sum(given.sockets for given in estate.listeners):
+        for fd in descriptors:
+            os.close(fd)
+        raise ConfigError(UNKNOWN)
+    left = iter(descriptors)
+    lock = os.fdopen(next(left), "a") if estate.has_lock else None
+    listeners = OpenListeners()
+    listeners.keep_files = True
+    for given in estate.listeners:
+        sockets = tuple(received_listener(next(left)) for _ in range(given.sockets))
+        listeners.opened.append(Opened(given.kind, given.text, sockets))
+    return listeners, lock
 
 
 async def hand_over(supervisor: Supervisor, request: Request, connection: socket.socket) -> None:
