@@ -140,6 +140,28 @@ def test_unix_sockets_survive_takeovers_and_are_gone_at_the_end(start: Start, tm
     assert not (tmp_path / "data" / "control").exists()
 
 
+def test_the_file_of_a_unix_socket_is_gone_when_no_service_has_it(start: Start, tmp_path: Path) -> None:
+    old, new = tmp_path / "old.sock", tmp_path / "new.sock"
+    http = ("--http", "127.0.0.1:0")
+    first = start(*http, "--http", f"unix:{old}")
+    first.all_ready(1)
+    broken = {"GOLOVES_TLS__CERTIFICATE": "none.pem", "GOLOVES_TLS__KEY": "none.pem"}
+    failing = start(*http, "--http", f"unix:{new}", "--takeover", **broken)
+    assert failing.ended() == Exit.CONFIG
+    assert old.exists()
+    assert not new.exists(), "only the one that failed had it"
+    second = start(*http, "--http", f"unix:{new}", "--takeover")
+    second.says("took over")
+    second.wait(lambda: not old.exists(), "what only the first one had is gone")
+    assert first.ended() == Exit.DONE
+    third = start(*http, "--http", f"unix:{new}", "--takeover")
+    third.says("took over")
+    assert second.ended() == Exit.DONE
+    assert new.exists(), "it was handed on"
+    assert third.stop() == Exit.DONE
+    assert not new.exists()
+
+
 # --- upgrade ---
 
 

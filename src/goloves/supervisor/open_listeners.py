@@ -28,9 +28,13 @@ class OpenListeners:
         self.keep_files = False
         """Whether they are (still, or by now, or perhaps soon) another supervisor's too: then the files of sockets stay
         at the end, and nothing is shut."""
+        self._fresh: list[Opened] = []
+        """Those of `opened` that another supervisor does not have, whatever `keep_files` says."""
+        self._left: list[Opened] = []
+        """Inherited, and not wanted here: kept up to `settle`, for as long as their files have to be known."""
 
     def open(self, config: Config, inherited: "OpenListeners | None" = None) -> None:
-        """Listen on everything that is configured; what is `inherited` is used as it is, the rest of it let go.
+        """Listen on everything that is configured; what is `inherited` is used as it is.
 
         Raises ConfigError; everything opened here is closed then.
         """
@@ -49,9 +53,17 @@ class OpenListeners:
                 for each in made.sockets:
                     close_listener(each)
             raise
-        for left in there.values():
+        if inherited is not None:
+            self._fresh, self._left = fresh, list(there.values())
+
+    def settle(self) -> None:
+        """Note that these are nobody else's any more; connects to what was inherited and is not wanted are refused."""
+        self.keep_files = False
+        for left in self._left:
             for each in left.sockets:
-                each.close()
+                shut(each)
+                close_listener(each)
+        self._fresh, self._left = [], []
 
     def of(self, *kinds: str) -> Iterator[tuple[str, socket.socket]]:
         """Give the sockets of some kinds, each with its kind."""
@@ -71,9 +83,9 @@ class OpenListeners:
 
     def close(self) -> None:
         """Close them all; the files of Unix sockets go too, unless another supervisor has them now."""
-        for opened in self.opened:
+        for opened in (*self.opened, *self._left):
             for each in opened.sockets:
-                close_listener(each, keep_file=self.keep_files)
+                close_listener(each, keep_file=self.keep_files and opened not in self._fresh)
         self.opened = []
 
 

@@ -141,7 +141,7 @@ class Service:
                 # Before the old one may end: a service manager must not take its end for the service's.
                 supervisor.notifier.main_process()
                 await inherited.commit()
-                listeners.keep_files = False
+                listeners.settle()
                 answers.info("took over")
                 open_to_others()
 
