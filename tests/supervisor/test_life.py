@@ -319,6 +319,9 @@ def test_sighup_takes_over_the_log_s_settings_and_names_what_needs_more(start: S
     service.says("reload failed: all goes on as before .*segment.default_step")
     service.process.send_signal(signal.SIGHUP)
     service.wait(lambda: service.said.count("reload failed") == 3, "each order is answered, also by the same words")
+    done = service.reload("--config", "g.toml")
+    assert done.returncode == Exit.CONFIG
+    assert done.stderr.startswith("error: the configuration can't be used; a service that runs goes on as before\n")
     assert service.stop() == Exit.DONE
     assert "draining" in service.said, "the nodes log at the new level, too"
 

@@ -35,7 +35,7 @@ EXIT_CODES = {
     Exit.DONE: "done",
     Exit.FAILED: "failed; trying again won't help",
     Exit.USAGE: "the command line is wrong",
-    Exit.CONFIG: "the configuration is wrong, or something is not installed; nothing was started",
+    Exit.CONFIG: "the configuration is wrong, or something is not installed; nothing was done",
     Exit.NOT_FOUND: "there is no such tag or space",
     Exit.UNAVAILABLE: "the store or the server is away; trying again can help",
     Exit.INTERRUPTED: "interrupted by Ctrl-C",

@@ -281,7 +281,11 @@ def reload_command(config_file: Path | None, data_dir: str | None, rolling: bool
 
     if rolling and upgrade:
         raise Failure("--upgrade takes new nodes as well; leave out --rolling", Exit.USAGE)
-    config = configuration(config_file, {("server", "data_dir"): data_dir}).config
+    try:
+        config = configuration(config_file, {("server", "data_dir"): data_dir}).config
+    except ConfigError as error:
+        message = f"the configuration can't be used; a service that runs goes on as before\n{error.message}"
+        raise Failure(message, Exit.CONFIG) from None
     directory = Path(config.server.data_dir)
     # Only this answer is waited for with a bound: to replace all nodes takes as long as it takes.
     connection = connect(directory) if check_alive(directory) else None
