@@ -99,16 +99,23 @@ def test_a_node_that_ends_again_and_again_is_replaced_more_and_more_slowly() -> 
     assert not post.loops
 
 
-def test_auto_heeds_a_container_s_share_of_the_processors(tmp_path: Path) -> None:
-    quota = tmp_path / "cpu.max"
+def test_auto_heeds_the_share_of_the_processors_of_a_container_and_of_a_unit(tmp_path: Path) -> None:
     mine = len(os.sched_getaffinity(0))
-    assert cores(quota) == mine
-    quota.write_text("max 100000\n")
-    assert cores(quota) == mine
-    quota.write_text("50000 100000\n")
-    assert cores(quota) == 1
-    quota.write_text(f"{(mine + 5) * 100_000} 100000\n")
-    assert cores(quota) == mine
+    membership = tmp_path / "membership"
+    unit = tmp_path / "system.slice" / "goloves.service"
+    unit.mkdir(parents=True)
+
+    def found(container: str, slice_: str, own: str, group: str = "0::/system.slice/goloves.service") -> int:
+        membership.write_text(f"3:cpu:/other\n{group}\n")
+        for directory, quota in ((tmp_path, container), (unit.parent, slice_), (unit, own)):
+            (directory / "cpu.max").write_text(f"{quota}\n")
+        return cores(tmp_path, membership)
+
+    none, one, many = "max 100000", "50000 100000", f"{(mine + 5) * 100_000} 100000"
+    assert cores(tmp_path, membership) == mine, "there are no groups"
+    assert found(none, none, none) == found(many, many, many) == mine
+    assert found(one, none, many) == found(none, one, none) == found(none, none, one) == 1
+    assert found(none, none, one, "0::/") == found(none, none, one, "0::/../goloves.service") == mine
 
 
 def test_room_for_one_more_node_is_judged_by_the_smallest_space(tmp_path: Path) -> None:
