@@ -11,6 +11,8 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import httpx2
 import pytest
@@ -174,66 +176,91 @@ def test_every_line_of_a_node_names_it_in_the_one_stream(start: Start) -> None:
     assert all("node" in line for line in lines if line["logger"] in ("goloves.node", "goloves.snowflake"))
 
 
-def test_ctrl_c_in_a_terminal_stops_everything_once(tmp_path: Path) -> None:
-    main, terminal = pty.openpty()
-    environment = {**os.environ, **FREE_PORTS}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "goloves", "serve", "--nodes", "2", "--http", "127.0.0.1:0"],
-        cwd=tmp_path,
-        env=environment,
-        stdin=terminal,
-        stdout=terminal,
-        stderr=terminal,
-        start_new_session=True,
-        preexec_fn=lambda: os.close(os.open(os.ttyname(0), os.O_RDWR)),  # which makes it the controlling one
-    )
-    os.close(terminal)
-    said = b""
-    try:
-        while said.count(b"window claimed") < 2:
-            said += os.read(main, 65_536)
-        nodes = nodes_of(process.pid)
-        assert len(nodes) == 2
-        os.write(main, b"\x03")
+class InTerminal:
+    """A service that was started in a terminal, which is its controlling one."""
+
+    def __init__(self, directory: Path, *words: str) -> None:
+        self.main, terminal = pty.openpty()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "goloves", "serve", "--http", "127.0.0.1:0", *words],
+            cwd=directory,
+            env={**os.environ, **FREE_PORTS},
+            stdin=terminal,
+            stdout=terminal,
+            stderr=terminal,
+            start_new_session=True,
+            preexec_fn=lambda: os.close(os.open(os.ttyname(0), os.O_RDWR)),  # which makes it the controlling one
+        )
+        os.close(terminal)
+        self._said = b""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.process.kill()
+        self.process.wait(60)
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        """Let the terminal end."""
+        if self.main >= 0:
+            os.close(self.main)
+            self.main = -1
+
+    @property
+    def said(self) -> str:
+        """What was read so far, without colors."""
+        return re.sub(r"\x1b\[[0-9;]*m", "", self._said.decode())
+
+    def says(self, words: str, times: int = 1) -> None:
+        """Read until it has said this."""
+        while self.said.count(words) < times:
+            self._said += os.read(self.main, 65_536)
+
+    def ended(self) -> int:
+        """Read up to the end; the exit code."""
         with contextlib.suppress(OSError):  # the terminal's other end is closed
-            while chunk := os.read(main, 65_536):
-                said += chunk
-        assert process.wait(60) == Exit.DONE
-    finally:
-        process.kill()
-        process.wait(60)
-        os.close(main)
-    text = re.sub(r"\x1b\[[0-9;]*m", "", said.decode())
-    assert "stopping" in text
-    assert "signal=SIGINT" in text
-    assert "Traceback" not in text
-    assert text.count("draining") == 2
+            while chunk := os.read(self.main, 65_536):
+                self._said += chunk
+        assert "Traceback" not in self.said
+        return self.process.wait(60)
+
+
+def test_ctrl_c_in_a_terminal_stops_everything_once(tmp_path: Path) -> None:
+    with InTerminal(tmp_path, "--nodes", "2") as service:
+        service.says("window claimed", 2)
+        nodes = nodes_of(service.process.pid)
+        assert len(nodes) == 2
+        os.write(service.main, b"\x03")
+        assert service.ended() == Exit.DONE
+    assert "stopping" in service.said
+    assert "signal=SIGINT" in service.said
+    assert service.said.count("draining") == 2
     assert all(map(gone, nodes))
 
 
 def test_the_end_of_its_terminal_ends_it(tmp_path: Path) -> None:
-    main, terminal = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "goloves", "serve", "--http", "127.0.0.1:0"],
-        cwd=tmp_path,
-        env={**os.environ, **FREE_PORTS},
-        stdin=terminal,
-        stdout=terminal,
-        stderr=terminal,
-        start_new_session=True,
-        preexec_fn=lambda: os.close(os.open(os.ttyname(0), os.O_RDWR)),
-    )
-    os.close(terminal)
-    try:
-        said = b""
-        while b"window claimed" not in said:
-            said += os.read(main, 65_536)
-        os.close(main)
-        process.wait(60)
-    finally:
-        process.kill()
-        process.wait(60)
-    assert process.returncode in (Exit.DONE, Exit.FAILED), "it ended by itself, though it could say so to nobody"
+    with InTerminal(tmp_path) as service:
+        service.says("window claimed")
+        service.hang_up()
+        service.process.wait(60)
+    assert service.process.returncode in (Exit.DONE, Exit.FAILED), "it ended by itself, though it could tell nobody"
+
+
+def test_in_a_terminal_that_lives_sighup_reloads_and_sigterm_stops(tmp_path: Path) -> None:
+    with InTerminal(tmp_path) as service:
+        service.says("window claimed")
+        for times in (1, 2):
+            service.process.send_signal(signal.SIGHUP)
+            service.says("reloaded", times)
+        assert "stopping" not in service.said
+        service.process.send_signal(signal.SIGTERM)
+        assert service.ended() == Exit.DONE
+    assert "signal=SIGTERM" in service.said
+    assert "signal=SIGHUP" not in service.said
 
 
 @pytest.mark.parametrize(
