@@ -9,6 +9,7 @@ Rules:
 
 import contextlib
 import fcntl
+import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,10 +50,10 @@ def take_seat(data_dir: Path, taken: Collection[int]) -> Seat:
 
 def note_holder(lock: TextIO, pid: int) -> None:
     """Write the process that has a seat into the file of its lock, for people to read; 0 for none."""
+    # Past the buffers of the file: on a full disk these would fail once more when it is closed.
     with contextlib.suppress(OSError):
-        lock.truncate(0)
-        lock.write(f"{pid}\n" if pid else "")
-        lock.flush()
+        os.ftruncate(lock.fileno(), 0)
+        os.write(lock.fileno(), f"{pid}\n".encode() if pid else b"")
 
 
 def seats_in_use(data_dir: Path) -> dict[int, str]:
