@@ -4,6 +4,9 @@ The release before is built from the history: `FORMER` has no supervisor yet, `S
 """
 
 import os
+import re
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,10 +17,13 @@ from databases import Server
 from faults.ground import BRISK, TAGS, Ground
 from faults.ledger import Ledger
 from faults.load import Load, all_routes
-from faults.nodes import PATIENCE, Cluster, Node, start_all
+from faults.nodes import PATIENCE, SOURCE, Cluster, Node, start_all, wait_for
 from faults.witness import Witness
+from goloves import __version__
+from goloves.cli.failures import Exit
 from stores.backends import Served, Sql, Sqlite
-from supervisor.service import Service, Start, start
+from supervisor.load import Load as ServiceLoad
+from supervisor.service import Service, Start, gone, start
 from system.releases import release
 
 __all__ = ["start"]
@@ -94,29 +100,129 @@ def test_nodes_of_the_release_before_and_of_this_one_share_a_store_forward_and_b
     goloves(None, ground.url, "check")
 
 
+class Code:
+    """Where a service finds its code: a link that is switched under it, as deployments do."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self.link = directory / "current"
+
+    def copy(self, code: Path, version: str) -> Path:
+        """Copy code under a version of its own, which tells what a process has loaded."""
+        place = self._directory / f"code-{version}"
+        shutil.copytree(code / "goloves", place / "goloves")
+        init = place / "goloves" / "__init__.py"
+        text, changed = re.subn(r'__version__ = ".*"', f'__version__ = "{version}"', init.read_text())
+        assert changed == 1
+        init.write_text(text)
+        return place
+
+    def switch(self, place: Path) -> None:
+        """Let whatever starts from now on load this."""
+        fresh = self._directory / "next"
+        fresh.symlink_to(place)
+        fresh.replace(self.link)
+
+
+BEFORE, AFTER = "0.0.9", "9.0.0"
+"""Versions that copies say they are."""
+
+
+class Drawn:
+    """What a service gave while its code was switched: to clients all the time, and whenever it is asked here."""
+
+    def __init__(self, service: Service) -> None:
+        self.load = ServiceLoad(service.urls[0], service.grpc, http_clients=6, grpc_clients=2)
+        self._service = service
+        self._numbers: list[int] = []
+        self._snowflakes: list[int] = []
+
+    def more(self) -> None:
+        """Draw ids of both modes, and see to it that every client gets some."""
+        self._numbers += self._service.ids(300)
+        self._snowflakes += [int(self._service.get("/api/snowflake/get/x").text) for _ in range(30)]
+        self.load.wait_all_served(2)
+
+    def check(self, *, times: int) -> None:
+        """Hold that no client failed, and that no id came twice."""
+        self.load.check()
+        numbers = self.load.numbers + self._numbers
+        assert len(numbers) == len(set(numbers)) >= times * 300
+        assert len(self._snowflakes) == len(set(self._snowflakes)) == times * 30
+
+
+def replaced(service: Service, version: str, old: set[int]) -> set[int]:
+    """Wait until both nodes are others than those, and hold that they are of this version; gives their processes."""
+    pids = service.all_ready(2, without=old)
+    assert [node["version"] for node in service.nodes()] == [version] * 2
+    return pids
+
+
 @pytest.mark.timeout(600)
-def test_a_service_of_the_release_before_is_taken_over_by_this_one_and_back(start: Start, tmp_path: Path) -> None:
-    place = str(release(SUPERVISED))
+def test_a_service_of_the_release_before_becomes_this_one_node_by_node_and_by_a_takeover_and_goes_back(
+    start: Start, tmp_path: Path
+) -> None:
+    """Nodes of each version serve under a supervisor of the other meanwhile."""
+    code = Code(tmp_path)
+    former = code.copy(release(SUPERVISED), BEFORE)
     store = Sqlite(tmp_path)
-    ids: list[int] = []
-    snowflakes: list[int] = []
+    words = ("--store", store.url, "--nodes", "2")
+    code.switch(former)
+    first = service = start(*words, PYTHONPATH=str(code.link))
+    pids = replaced(service, BEFORE, set())
+    drawn = Drawn(first)
+    with drawn.load:
+        drawn.more()
+        goloves(None, store.url, "migrate")
+        drawn.more()
+        for place, version in ((SOURCE, __version__), (former, BEFORE)):
+            code.switch(place)
+            done = service.reload("--rolling")
+            assert done.returncode == Exit.DONE, done.stderr
+            pids = replaced(service, version, pids)
+            assert service.state()["version"] != version
+            drawn.more()
+            taking = start(*words, "--takeover", PYTHONPATH=str(code.link))
+            taking.says("took over")
+            assert service.ended() == Exit.DONE
+            service = taking
+            pids = replaced(service, version, pids)
+            assert service.state()["version"] == version
+            assert service.urls == first.urls
+            drawn.more()
+    drawn.check(times=6)
+    assert service.stop() == Exit.DONE
 
-    def draw(service: Service) -> None:
-        ids.extend(service.ids(300))
-        snowflakes.extend(int(service.get("/api/snowflake/get/x").text) for _ in range(30))
 
-    services = [start("--store", store.url, "--nodes", "2", PYTHONPATH=place)]
-    services[0].all_ready(2)
-    draw(services[0])
-    goloves(None, store.url, "migrate")
-    draw(services[0])
-    for paths in ({}, {"PYTHONPATH": place}):
-        taking = start("--store", store.url, "--nodes", "2", "--takeover", **paths)
-        taking.says("took over")
-        assert services[-1].ended() == 0
-        taking.all_ready(2)
-        services.append(taking)
-        draw(taking)
-        assert taking.urls == services[0].urls
-    assert len(ids) == len(set(ids)) == 1200
-    assert len(snowflakes) == len(set(snowflakes)) == 120
+def test_a_service_starts_its_successor_with_the_code_that_is_there_by_then_and_goes_back(
+    start: Start, tmp_path: Path
+) -> None:
+    code = Code(tmp_path)
+    after = code.copy(SOURCE, AFTER)
+    code.switch(SOURCE)
+    service = start("--store", Sqlite(tmp_path).url, "--nodes", "2", PYTHONPATH=str(code.link))
+    pids = replaced(service, __version__, set())
+    drawn = Drawn(service)
+    successor = 0
+    try:
+        with drawn.load:
+            drawn.more()
+            for place, version in ((after, AFTER), (SOURCE, __version__)):
+                code.switch(place)
+                done = service.reload("--upgrade")
+                assert done.returncode == Exit.DONE, done.stderr
+                successor = successor_of(done.stdout)
+                pids = replaced(service, version, pids)
+                assert service.state()["version"] == version
+                drawn.more()
+        drawn.check(times=3)
+    finally:
+        if successor:
+            os.kill(successor, signal.SIGTERM)
+            wait_for(lambda: gone(successor), "the successor ends")
+
+
+def successor_of(said: str) -> int:
+    found = re.search(r"^the successor \(pid (\d+)\) has taken over$", said, re.MULTILINE)
+    assert found, said
+    return int(found[1])
