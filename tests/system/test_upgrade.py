@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -79,9 +80,10 @@ def test_nodes_of_the_release_before_and_of_this_one_share_a_store_forward_and_b
         first, second = nodes = [cluster.add(), cluster.add()]
 
         def both_serve(load: Load) -> None:
+            begun = time.monotonic()
             for node in nodes:
                 for mode in ("segment", "snowflake"):
-                    load.wait_served(SETTLED, mode, node.name)
+                    load.wait_served(SETTLED, mode, node.name, since=begun)
 
         for node in nodes:
             become(node, former)
