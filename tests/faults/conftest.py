@@ -1,15 +1,10 @@
 """The stores that faults are provoked on, and the figures that tests note: what was provoked, served and lost.
 
-A test that is marked `supervised` runs a second time with each of its nodes under a supervisor: of its variants those
-whose name has the words that the mark names, for the time that all of them would take. `test_supervised.py` holds what
-only a supervisor has. What does not run under one, and why:
-
-- `test_kills.py`, whose end of a node is its process's: its supervisor replaces it (`test_supervised.py` kills both);
-- clocks that step while a node is stopped: the nodes of a killed supervisor live for a moment longer, and would see it;
-- sixteen starts at once, crash loops and copied directories of `test_starts.py`: a supervisor takes the same way to a
-  store and to its directories, and sixteen of them would put the machine to the test;
-- `test_forks.py`: a fork of a program that issues ids by itself has no supervisor;
-- `test_ledger.py`, which tests the checker.
+A test that is marked `supervised` runs a second time with supervisors in the place of its nodes, two nodes under each:
+of its variants those whose name has the words that the mark names, for the time that all of them would take. `nodes=1`
+stands where a test counts windows or worker ids, asks a node why it stops, uses up what one process has, or has six
+supervisors. Which of its nodes gave an id can't be told, so that a grant is held to be its supervisor's. `ALONE` names
+what has no such mark.
 
 Of the variants of a test that is marked `quick`, each run of the suite has those that the mark names; `make faults` has
 all of them.
@@ -28,6 +23,20 @@ from stores.backends import Served, Sqlite
 
 __all__ = ["mariadb", "postgresql"]
 
+NODES = 2
+"""Nodes under a supervisor, unless the mark says otherwise."""
+
+ALONE = {
+    "test_crowds.py": "a crowd of claims asks the store itself, without any node",
+    "test_forks.py": "what forks is a program that issues ids by itself",
+    "test_ledger.py": "it tests the checker",
+    "test_supervised.py": "it tests what only a supervisor has, with two nodes under it",
+    "test_nodes_killed_at_the_moments_that_matter_never_repeat_an_id": "here they are to stay away, and a supervisor"
+    " replaces them: test_supervised.py has nodes that kill themselves again and again",
+    "test_nodes_killed_at_each_kind_of_transaction_never_repeat_an_id": "the same",
+}
+"""Tests, and files of tests, that do not run under a supervisor, and why."""
+
 FIGURE = "faults: "
 """Begins the name of each figure among a test's properties."""
 
@@ -36,8 +45,12 @@ Note = Callable[..., None]
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Let marked tests run twice; the second time only where there is time for it."""
-    if metafunc.definition.get_closest_marker("supervised") is not None:
-        second = pytest.param(1, id="supervised", marks=pytest.mark.full)
+    mark = metafunc.definition.get_closest_marker("supervised")
+    if mark is None:
+        names = {metafunc.definition.originalname, metafunc.definition.path.name}
+        assert names & set(ALONE), "this test is to run under supervisors as well, or conftest.py says why it does not"
+    else:
+        second = pytest.param(mark.kwargs.get("nodes", NODES), id="supervised", marks=pytest.mark.full)
         metafunc.parametrize("supervised", [pytest.param(0, id="alone"), second], indirect=True)
 
 

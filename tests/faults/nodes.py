@@ -5,6 +5,7 @@ import http.client
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -100,6 +101,8 @@ class Node:
         self._open_files = open_files
         self._numbers = numbers or itertools.count()
         self._supervised = supervised
+        self._begun_at = 0
+        """Where this life begins in the log."""
         self._left: set[int] = set()
         """Processes of nodes whose supervisor was killed."""
 
@@ -141,6 +144,7 @@ class Node:
             **self.environment,
         }
         with self.log.open("ab") as log:
+            self._begun_at = log.tell()
             self.process = subprocess.Popen(
                 command,
                 cwd=self._directory,
@@ -157,11 +161,25 @@ class Node:
         self.life = self.lives[-1]
 
     def wait_ready(self) -> float:
-        """Wait until it can serve; gives the seconds that it took."""
+        """Wait until it can serve, and under a supervisor all that there are to be; gives the seconds that it took."""
         return wait_for(self._is_ready, f"{self.name} is ready")
 
+    def wait_none_ready(self) -> None:
+        """Wait until none of the nodes under this supervisor can serve; a node by itself is as it is."""
+        wait_for(lambda: not self._supervised or not self._ready_inside(), f"no node of {self.name} is ready")
+
     def kill(self) -> None:
-        """End this life at once, as a power failure would; supervised nodes are left to find out by themselves."""
+        """End this life at once, as a power failure would: a supervisor with its nodes."""
+        nodes = self.inner()
+        self._left |= set(nodes)
+        for pid in (self._running().pid, *nodes):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.ended()
+        wait_for(lambda: all(map(_gone, nodes)), f"the nodes of {self.name} are gone")
+
+    def kill_process(self) -> None:
+        """End this life's process alone: nodes under a supervisor are left to find out by themselves."""
         process = self._running()
         self._left |= set(self.inner())
         with contextlib.suppress(ProcessLookupError):
@@ -282,11 +300,33 @@ class Node:
 
     def _is_ready(self) -> bool:
         self._check_alive()
-        return self.readiness()[0]
+        return self.readiness()[0] and (not self._supervised or self._ready_inside() == self._supervised)
+
+    def _ready_inside(self) -> int:
+        """How many nodes under this supervisor can serve, by its own account."""
+        with self.log.open("rb") as log:
+            log.seek(self._begun_at)
+            said = re.search(rb"^  health   http://(\S+)$", log.read(), re.MULTILINE)
+        if said is None:
+            return 0
+        connection = http.client.HTTPConnection(said[1].decode(), timeout=PATIENCE)
+        try:
+            connection.request("GET", "/nodes")
+            return sum(node["ready"] for node in json.load(connection.getresponse())["nodes"])
+        finally:
+            connection.close()
 
     def _check_alive(self) -> None:
         code = self._running().poll()
         assert code is None, f"{self.name} ended with {code}:\n{self.said()[-3000:]}"
+
+
+def _gone(pid: int) -> bool:
+    """Whether a process is no more; one that nobody has waited for yet counts as gone."""
+    try:
+        return _state(Path(f"/proc/{pid}/stat")) in "ZX"
+    except OSError:
+        return True
 
 
 def _state(stat: Path) -> str:

@@ -40,7 +40,7 @@ def stepped(node: Node, seconds: float) -> None:
     wait_for(lambda: abs(ahead(node) - seconds) < 3, f"{node.name} is off by {seconds:g} s")
 
 
-@pytest.mark.supervised("postgresql")
+@pytest.mark.supervised("postgresql", nodes=1)
 @pytest.mark.full
 @pytest.mark.timeout(300)
 def test_clocks_that_step_or_stand_still_under_load_repeat_nothing_and_stop_nobody(
@@ -85,6 +85,7 @@ def test_clocks_that_step_or_stand_still_under_load_repeat_nothing_and_stop_nobo
 
 
 @pytest.mark.quick("sqlite-quick")
+@pytest.mark.supervised("mariadb", "quick")
 @pytest.mark.parametrize(
     "steps",
     [

@@ -40,6 +40,7 @@ def test_leaf_s_own_nodes_and_ours_share_one_table_without_sharing_a_number(grou
 
 
 @pytest.mark.full
+@pytest.mark.supervised("postgresql")
 def test_where_only_leaf_s_table_exists_leaf_s_nodes_and_ours_share_no_number_either(
     leafs_table: Ground, note: Note
 ) -> None:
@@ -100,6 +101,7 @@ def test_deadlocks_with_other_transactions_are_ridden_out(quick_to_see_deadlocks
 
 
 @pytest.mark.full
+@pytest.mark.supervised("postgresql")
 def test_while_a_database_has_no_connection_left_nodes_wait_and_go_on_when_there_is_one(
     served: Ground, note: Note
 ) -> None:
@@ -136,6 +138,7 @@ def test_while_a_database_has_no_connection_left_nodes_wait_and_go_on_when_there
 
 
 @pytest.mark.full
+@pytest.mark.supervised("mariadb")
 def test_tags_whose_rows_others_have_locked_hold_up_the_rest_for_moments_only(served: Ground, note: Note) -> None:
     ledger = Ledger()
     locked = [f"locked-{number}" for number in range(8)]

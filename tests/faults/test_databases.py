@@ -114,10 +114,12 @@ def test_while_a_database_is_away_nodes_serve_from_their_buffers_then_refuse_in_
     assert max(recoveries) < BACK_AT_MOST, recoveries
 
 
-def test_nodes_don_t_storm_a_database_that_is_away(served: Ground, proxy: Proxy, note: Note) -> None:
+@pytest.mark.supervised("postgresql")
+def test_nodes_don_t_storm_a_database_that_is_away(served: Ground, proxy: Proxy, supervised: int, note: Note) -> None:
     ledger = Ledger()
     with Cluster(served.through(proxy.port), settings=BRISK) as cluster:
         nodes = cluster.start(3)
+        count = len(nodes) * (supervised or 1)
         with Load(nodes, ledger, routes=ROUTES) as load:
             load.wait_served(1000)
             proxy.refusing = True
@@ -134,14 +136,15 @@ def test_nodes_don_t_storm_a_database_that_is_away(served: Ground, proxy: Proxy,
         served.check(ledger, cluster)
     note(attempts=attempts, within=seconds, at_its_return=herd, back_after=recoveries)
     # Every node opens what connections it may have, once; calls that found none don't come on top.
-    assert herd <= len(nodes) * CONNECTIONS, f"{herd} attempts at its return"
+    assert herd <= count * CONNECTIONS, f"{herd} attempts at its return"
     # Ranges and windows ask each for themselves, once in half a second or more on the long run.
-    assert 1 <= attempts <= len(nodes) * (4 * seconds + 6), f"{attempts} attempts in {seconds:.1f} s"
+    assert 1 <= attempts <= count * (4 * seconds + 6), f"{attempts} attempts in {seconds:.1f} s"
     assert statistics.median(recoveries) < BACK, recoveries
     assert max(recoveries) < BACK_AT_MOST, recoveries
 
 
 @pytest.mark.full
+@pytest.mark.supervised("mariadb")
 def test_after_an_outage_that_outlasts_their_windows_nodes_issue_snowflake_ids_again_by_themselves(
     served: Ground, note: Note
 ) -> None:
@@ -168,6 +171,7 @@ def test_after_an_outage_that_outlasts_their_windows_nodes_issue_snowflake_ids_a
 
 
 @pytest.mark.full
+@pytest.mark.supervised("postgresql")
 def test_answers_that_are_five_seconds_late_cost_ranges_and_repeat_nothing(
     served: Ground, proxy: Proxy, note: Note
 ) -> None:
@@ -193,6 +197,7 @@ def test_answers_that_are_five_seconds_late_cost_ranges_and_repeat_nothing(
 
 
 @pytest.mark.full
+@pytest.mark.supervised("mariadb", "down")
 @pytest.mark.parametrize("way", ["up", "down"])
 def test_what_a_network_held_back_one_way_and_delivers_late_repeats_nothing(
     served: Ground, proxy: Proxy, way: str, note: Note

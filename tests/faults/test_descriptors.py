@@ -38,7 +38,7 @@ def hog(node: Node, stack: contextlib.ExitStack) -> int:
     return taken
 
 
-@pytest.mark.supervised("postgresql")
+@pytest.mark.supervised("postgresql", nodes=1)
 @pytest.mark.full
 def test_a_node_without_descriptors_serves_whom_it_has_and_finds_its_database_again_when_it_has_some(
     served: Ground, note: Note

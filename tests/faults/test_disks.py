@@ -55,6 +55,7 @@ def test_a_full_disk_under_a_file_stops_numbers_until_there_is_room(note: Note) 
 
 
 @pytest.mark.full
+@pytest.mark.supervised("mariadb")
 @pytest.mark.parametrize("kind", [MariaDb, PostgreSql], ids=["mariadb", "postgresql"])
 def test_a_full_disk_under_a_database_stops_numbers_until_there_is_room(kind: type[Server], note: Note) -> None:
     ledger = Ledger()

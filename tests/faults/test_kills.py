@@ -18,6 +18,7 @@ START = 20.0
 
 
 @pytest.mark.quick("postgresql")
+@pytest.mark.supervised("mariadb")
 def test_nodes_killed_twenty_times_under_load_never_repeat_an_id(ground: Ground, note: Note) -> None:
     ledger = Ledger()
     kills = 0

@@ -50,7 +50,7 @@ def freeze_at_rest(node: Node, ground: Ground) -> None:
 
 
 @pytest.mark.quick("mariadb")
-@pytest.mark.supervised("postgresql")
+@pytest.mark.supervised("postgresql", nodes=1)
 def test_a_node_frozen_past_its_window_wakes_without_it_and_whoever_took_over_goes_on(
     ground: Ground, note: Note
 ) -> None:
@@ -109,7 +109,7 @@ def test_pauses_at_any_moment_repeat_nothing(ground: Ground, note: Note) -> None
     note(pauses=pauses, received=ledger.received)
 
 
-@pytest.mark.supervised("mariadb")
+@pytest.mark.supervised("mariadb", nodes=1)
 @pytest.mark.full
 def test_a_cluster_that_is_frozen_whole_goes_on_when_it_wakes(ground: Ground, note: Note) -> None:
     ledger = Ledger()

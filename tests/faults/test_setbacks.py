@@ -41,6 +41,7 @@ def all_halted(load: Load, nodes: list[Node], since: float) -> list[float]:
     for node in nodes:
         for mode in ("segment", "snowflake"):
             wait_for(lambda node=node, mode=mode: halted(node, mode), f"{node.name} halts its {mode} ids")  # type: ignore[misc]
+        node.wait_none_ready()
     return [halted(node, mode) for node in nodes for mode in ("segment", "snowflake")]
 
 
@@ -97,6 +98,7 @@ def test_r6_a_dump_restored_under_running_nodes_halts_them_until_it_is_repaired(
 
 
 @pytest.mark.quick("left")
+@pytest.mark.supervised("emptied")
 @pytest.mark.parametrize("emptied", [True, False], ids=["emptied", "left"])
 def test_r5_a_backup_that_is_copied_over_the_file_under_running_nodes_repeats_nothing(
     embedded: Ground, tmp_path: Path, emptied: bool, note: Note

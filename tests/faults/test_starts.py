@@ -21,13 +21,17 @@ from stores.backends import Served, Sqlite
 
 AT_ONCE = 16
 
+SOCKETS = shutil.ignore_patterns("control")
+"""What a copy of a directory lacks: the supervisor's socket, on which it takes orders."""
+
 ROUTES = all_routes(TAGS)
 
 
 @pytest.mark.full
+@pytest.mark.supervised("sqlite")
 @pytest.mark.parametrize("kind", ["sqlite", "mariadb", "postgresql"])
 def test_sixteen_nodes_started_at_once_on_an_empty_store_share_it(
-    kind: str, request: pytest.FixtureRequest, tmp_path: Path, note: Note
+    kind: str, supervised: int, request: pytest.FixtureRequest, tmp_path: Path, note: Note
 ) -> None:
     backend: Sqlite | Served
     if kind == "sqlite":
@@ -42,7 +46,7 @@ def test_sixteen_nodes_started_at_once_on_an_empty_store_share_it(
             with ThreadPoolExecutor(4) as pool:
                 list(pool.map(lambda _: cluster.goloves("migrate"), range(4)))
         begun = time.monotonic()
-        nodes = [cluster.add() for _ in range(AT_ONCE)]
+        nodes = [cluster.add() for _ in range(AT_ONCE // (supervised or 1))]
         start_all(nodes)
         ready = time.monotonic() - begun
         witness = Witness(backend)
@@ -70,6 +74,7 @@ LAYOUTS = {"few": Layout(worker_bits=2)}
 
 
 @pytest.mark.full
+@pytest.mark.supervised("postgresql", nodes=1)
 def test_a_node_in_a_crash_loop_uses_up_no_worker_ids_for_good_and_leaves_the_others_theirs(
     ground: Ground, note: Note
 ) -> None:
@@ -96,6 +101,7 @@ def test_a_node_in_a_crash_loop_uses_up_no_worker_ids_for_good_and_leaves_the_ot
 
 
 @pytest.mark.full
+@pytest.mark.supervised("mariadb")
 def test_r5_a_copy_of_a_node_s_directory_beside_its_original_repeats_nothing(ground: Ground, note: Note) -> None:
     ledger = Ledger()
     with Cluster(ground.url, settings=BRISK) as cluster:
@@ -103,7 +109,7 @@ def test_r5_a_copy_of_a_node_s_directory_beside_its_original_repeats_nothing(gro
         copy = cluster.add()
         with Load([original, copy], ledger, routes=ROUTES) as load:
             load.wait_served(500)
-            shutil.copytree(original.data, copy.data)
+            shutil.copytree(original.data, copy.data, ignore=SOCKETS)
             copy.start()
             for node in (original, copy):
                 load.wait_served(500, "segment", node.name)
@@ -111,7 +117,7 @@ def test_r5_a_copy_of_a_node_s_directory_beside_its_original_repeats_nothing(gro
             # The copy of an older day: its marks are lower than the store's, and nothing follows from that.
             copy.kill()
             shutil.rmtree(copy.data)
-            shutil.copytree(original.data, copy.data)
+            shutil.copytree(original.data, copy.data, ignore=SOCKETS)
             load.wait_served(500, "segment", original.name)
             copy.start()
             load.wait_served(200, "segment", copy.name)
@@ -119,6 +125,7 @@ def test_r5_a_copy_of_a_node_s_directory_beside_its_original_repeats_nothing(gro
     note(received=ledger.received)
 
 
+@pytest.mark.supervised()
 def test_r8_a_copy_of_a_file_on_another_machine_does_not_start_beside_its_original(
     embedded: Ground, tmp_path: Path, note: Note
 ) -> None:
@@ -144,7 +151,7 @@ def test_r8_a_copy_of_a_file_on_another_machine_does_not_start_beside_its_origin
     note(received=ledger.received)
 
 
-@pytest.mark.supervised()
+@pytest.mark.supervised(nodes=1)
 def test_r8_a_file_that_is_replaced_under_running_nodes_stops_them_at_once(
     embedded: Ground, tmp_path: Path, note: Note
 ) -> None:

@@ -39,7 +39,7 @@ def test_supervised_nodes_killed_again_and_again_under_load_never_repeat_an_id(g
             for _ in range(5):
                 load.wait_served(200)
                 # Its nodes find out by themselves, and drain while those of the next life start.
-                service.kill()
+                service.kill_process()
                 kills += 1
                 service.start()
             load.wait_served(400)
