@@ -190,7 +190,12 @@ def _check_ids(
         by_worker[window.worker].append(window)
     starts = {worker: [window.start for window in windows] for worker, windows in by_worker.items()}
     owners = {number: life.owner for number, life in lives.items()}
+    last = None
     for id_, life in sorted(ids):
+        batch = id_ >> layout.time_shift, id_ >> layout.worker_shift & layout.workers - 1, life
+        if batch == last:
+            continue  # of the same unit, worker id and life as the one before: so is what holds of its window
+        last = batch
         decoded = layout.decode(id_)
         windows = by_worker.get(decoded.worker, [])
         place = bisect_right(starts.get(decoded.worker, []), decoded.units) - 1
