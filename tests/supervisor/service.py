@@ -15,7 +15,7 @@ import httpx2
 import pytest
 
 from faults.nodes import wait_for
-from system.serving import PATIENCE, Serving
+from system.serving import CERTIFICATES, PATIENCE, Serving
 
 
 class Service(Serving):
@@ -38,7 +38,7 @@ class Service(Serving):
 
     def state(self) -> dict[str, Any]:
         """What `/nodes` says."""
-        found: dict[str, Any] = httpx2.get(f"{self.admin}/nodes", timeout=PATIENCE).json()
+        found: dict[str, Any] = httpx2.get(f"{self.admin}/nodes", timeout=PATIENCE, verify=CERTIFICATES).json()
         return found
 
     def nodes(self) -> list[dict[str, Any]]:
