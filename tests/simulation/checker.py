@@ -282,11 +282,11 @@ class Checker:
 
     def issued_ids(self, life: str, spans: list[range], asked: int) -> None:
         """Take in ids of the space that a life issued."""
+        others = ~(self.layout.sequences - 1 << self.layout.sequence_shift)
         for span in spans:
             self.issued += len(span)
             first = self._decoded(life, span[0])
-            last = self._decoded(life, span[-1]) if len(span) > 1 else first
-            if (first.units, first.worker) != (last.units, last.worker):
+            if (span[0] ^ span[-1]) & others:
                 raise Duplicate(f"{life} issued {span}, which leaves its unit of time or its worker")
             held = next(
                 (

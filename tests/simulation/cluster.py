@@ -145,7 +145,7 @@ class SimNode:
     async def _client(self, service: IdService, life: str) -> None:
         rng = self.cluster.rng
         while service is self.service:
-            await asyncio.sleep(rng.expovariate(6.0))
+            await self.cluster.loop.nap(rng.expovariate(6.0))
             try:
                 await self._ask(service, life, rng)
             except GolovesError as error:

@@ -64,6 +64,11 @@ class Turn:
         return self.callback is None
 
 
+def _wake(sleeper: "asyncio.Future[None]") -> None:
+    if not sleeper.done():
+        sleeper.set_result(None)
+
+
 class VirtualLoop(asyncio.BaseEventLoop):
     """See the module's rules."""
 
@@ -130,6 +135,12 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self, delay: float, callback: Any, *args: Any, context: contextvars.Context | None = None
     ) -> Any:
         return self.call_at(self.now + delay, callback, *args, context=context)
+
+    def nap(self, seconds: float) -> "asyncio.Future[None]":
+        """Do what `asyncio.sleep` does, for those who sleep most: a third of its time."""
+        future: asyncio.Future[None] = asyncio.Future(loop=self)
+        self.call_at(self.now + seconds, _wake, future)
+        return future
 
     def run_forever(self) -> None:
         self._check_closed()  # type: ignore[attr-defined]
