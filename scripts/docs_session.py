@@ -1,5 +1,6 @@
 """What a page's reader has: a directory, terminals, servers, a database. `docs.py` runs the blocks of pages there."""
 
+import json
 import os
 import re
 import shlex
@@ -137,8 +138,10 @@ class Session:
             )
         self._servers[shown] = server
         address = f"http://127.0.0.1:{self.port(shown)}/readyz"
+        # A reader types more slowly than several nodes start.
+        whole = f"http://127.0.0.1:{self.port('8081')}/nodes" if "--nodes" in words else ""
         deadline = time.monotonic() + PATIENCE
-        while not _answers(address):
+        while not (_answers(address) and (not whole or _all_are_ready(whole))):
             if server.poll() is not None or time.monotonic() > deadline:
                 raise Wrong(f"`{line}` does not serve: {log.read_text()}")
             time.sleep(0.05)
@@ -190,6 +193,11 @@ class Session:
 def _plain_path() -> str:
     """Give where a user who is not root finds programs on Debian: what is in /usr/sbin a page has to name."""
     return ":".join(each for each in os.environ["PATH"].split(":") if not each.rstrip("/").endswith("sbin"))
+
+
+def _all_are_ready(address: str) -> bool:
+    with urllib.request.urlopen(address, timeout=5) as answer:
+        return all(node["ready"] for node in json.load(answer)["nodes"])
 
 
 def _answers(address: str) -> bool:
