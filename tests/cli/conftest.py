@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,13 +19,15 @@ Invoke = Callable[..., Result]
 
 @pytest.fixture(autouse=True)
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The directory that a command runs in; logging is as before afterwards."""
+    """The directory that a command runs in; logging and signals are as before afterwards."""
     monkeypatch.chdir(tmp_path)
     for variable in [name for name in os.environ if name.startswith("GOLOVES_")]:
         monkeypatch.delenv(variable)
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
+    at_sigterm = signal.getsignal(signal.SIGTERM)
     yield tmp_path
+    signal.signal(signal.SIGTERM, at_sigterm)
     root.handlers[:] = handlers
     root.setLevel(level)
     logging.captureWarnings(False)

@@ -2,6 +2,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import click
 import pytest
@@ -77,6 +78,16 @@ def test_a_mistyped_command_is_a_usage_error(words: list[str], says: str, invoke
     assert result.exit_code == Exit.USAGE
     assert says in result.stderr
     assert result.stdout == ""
+
+
+def test_a_reload_that_meets_a_wrong_configuration_says_that_a_service_goes_on(
+    invoke: Callable[..., Result], directory: Path
+) -> None:
+    (directory / "wrong.toml").write_text("[http]\nlistne = 1\n")
+    result = invoke("reload", "--config", "wrong.toml")
+    assert result.exit_code == Exit.CONFIG
+    assert "the configuration can't be used; a service that runs goes on as before\n" in result.stderr
+    assert "listne" in result.stderr
 
 
 @pytest.mark.parametrize(

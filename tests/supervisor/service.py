@@ -1,5 +1,6 @@
 """A supervised service as a process of its own, and its nodes as a test sees them."""
 
+import contextlib
 import os
 import re
 import signal
@@ -62,9 +63,16 @@ class Service(Serving):
 
     def refuses(self) -> bool:
         """Whether its first address takes no connections."""
-        host, port = self.urls[0].removeprefix("http://").rsplit(":", 1)
         with socket.socket() as probe:
-            return probe.connect_ex((host, int(port))) != 0
+            return probe.connect_ex(self.address) != 0
+
+    @contextlib.contextmanager
+    def slow_request(self) -> Iterator[socket.socket]:
+        """Give a connection whose request has begun to arrive, as a node has seen."""
+        with socket.create_connection(self.address, PATIENCE) as slow:
+            slow.sendall(b"GET /api/segment/get/default HTTP/1.1\r\n")
+            wait_for(lambda: sum(node["connections"] for node in self.nodes()), "the slow request is seen")
+            yield slow
 
     def reload(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run `goloves reload`."""

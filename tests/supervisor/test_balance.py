@@ -22,11 +22,6 @@ UNEVEN = 20
 run as there are cores it was two at most; a node that has no turn for 2 ms lets the other one take one."""
 
 
-def address(service: Service) -> tuple[str, int]:
-    host, port = service.urls[0].removeprefix("http://").rsplit(":", 1)
-    return host, int(port)
-
-
 def shares(service: Service, total: int) -> list[int]:
     """How many connections each node has, as soon as they have told of all."""
 
@@ -44,7 +39,7 @@ def test_200_connections_are_even_over_two_nodes(start: Start, burst: bool) -> N
     with contextlib.ExitStack() as stack:
         clients: list[socket.socket] = []
         for _ in range(CONNECTIONS):
-            client = stack.enter_context(socket.create_connection(address(service), PATIENCE))
+            client = stack.enter_context(socket.create_connection(service.address, PATIENCE))
             clients.append(client)
             client.sendall(REQUEST)
             if not burst:
@@ -56,7 +51,7 @@ def test_200_connections_are_even_over_two_nodes(start: Start, burst: bool) -> N
             client.close()
         shares(service, CONNECTIONS // 2)
         for _ in range(CONNECTIONS // 2):
-            client = stack.enter_context(socket.create_connection(address(service), PATIENCE))
+            client = stack.enter_context(socket.create_connection(service.address, PATIENCE))
             client.sendall(REQUEST)
             if not burst:
                 assert client.recv(4096).startswith(b"HTTP/1.1 200 ")
@@ -73,7 +68,7 @@ def test_a_node_that_hangs_keeps_no_connection_waiting_for_long(start: Start) ->
     wait_for(lambda: "T" in Path(f"/proc/{frozen}/stat").read_text().rpartition(")")[2][:3], "it is stopped")
     with contextlib.ExitStack() as stack:
         for _ in range(50):  # all but the first are more than the frozen node has
-            client = stack.enter_context(socket.create_connection(address(service), PATIENCE))
+            client = stack.enter_context(socket.create_connection(service.address, PATIENCE))
             client.sendall(REQUEST)
             assert client.recv(4096).startswith(b"HTTP/1.1 200 ")
     os.kill(frozen, signal.SIGCONT)

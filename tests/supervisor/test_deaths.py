@@ -163,8 +163,7 @@ def test_nodes_of_a_killed_supervisor_stop_issuing_and_end_and_the_next_start_is
     nodes = service.all_ready(2)
     drawn = draw(service, 1000)
     address = service.urls[0].removeprefix("http://")
-    host, port = address.rsplit(":", 1)
-    with socket.create_connection((host, int(port)), 30) as kept:
+    with socket.create_connection(service.address, 30) as kept:
         kept.sendall(b"GET /api/segment/get/default HTTP/1.1\r\nHost: a\r\n\r\n")
         drawn.append(int(kept.recv(4096).rpartition(b"\r\n\r\n")[2]))
         service.process.kill()
@@ -211,10 +210,7 @@ def test_a_node_that_drains_for_long_when_its_supervisor_is_killed_gives_its_win
     few = {"GOLOVES_SPACES__DEFAULT__WORKERS": "5", "GOLOVES_SPACES__DEFAULT__WINDOW": "600"}
     service = start(GOLOVES_SERVER__DRAIN="600", GOLOVES_HTTP__REQUEST_TIMEOUT="600", **few)
     [node] = service.all_ready(1)
-    host, port = service.urls[0].removeprefix("http://").rsplit(":", 1)
-    with socket.create_connection((host, int(port)), 30) as slow:
-        slow.sendall(b"GET /healthz HTTP/1.1\r\n")
-        wait_for(lambda: service.nodes()[0]["connections"], "the slow request is seen")
+    with service.slow_request():
         service.process.send_signal(signal.SIGTERM)
         wait_for(lambda: service.nodes()[0]["stage"] == "waiting", "the node drains")
         service.process.kill()

@@ -62,10 +62,7 @@ def test_a_service_manager_hears_when_it_serves_reloads_lives_and_stops(start: S
 def test_the_last_thing_that_a_service_manager_hears_is_that_it_stops(start: Start, notified: Notified) -> None:
     service = start(NOTIFY_SOCKET=str(notified.path), GOLOVES_SERVER__DRAIN="600", GOLOVES_HTTP__REQUEST_TIMEOUT="600")
     service.all_ready(1)
-    host, port = service.urls[0].removeprefix("http://").rsplit(":", 1)
-    with socket.create_connection((host, int(port)), 30) as slow:
-        slow.sendall(b"GET /api/segment/get/default HTTP/1.1\r\n")
-        wait_for(lambda: service.nodes()[0]["connections"], "the slow request is seen")
+    with service.slow_request():
         service.process.send_signal(signal.SIGTERM)
         notified.wait(STOPPING="1")
         service.process.send_signal(signal.SIGHUP)
@@ -89,11 +86,8 @@ def test_a_name_in_the_abstract_name_space_is_understood(start: Start) -> None:
 def test_a_stop_goes_through_its_stages_and_gives_the_windows_back(start: Start) -> None:
     service = start("--nodes", "2", GOLOVES_SERVER__DRAIN="30", GOLOVES_HTTP__REQUEST_TIMEOUT="60")
     service.all_ready(2)
-    host, port = service.urls[0].removeprefix("http://").rsplit(":", 1)
     admin = service.admin
-    with socket.create_connection((host, int(port)), 30) as slow, httpx2.Client(timeout=PATIENCE) as monitor:
-        slow.sendall(b"GET /api/segment/get/default HTTP/1.1\r\n")
-        wait_for(lambda: sum(node["connections"] for node in service.nodes()), "the slow request is seen")
+    with service.slow_request() as slow, httpx2.Client(timeout=PATIENCE) as monitor:
         assert monitor.get(f"{admin}/readyz").status_code == 200
         service.process.send_signal(signal.SIGTERM)
         service.says("stopping .*signal=SIGTERM")
@@ -119,10 +113,7 @@ def test_a_second_signal_hastens_cuts_what_is_under_way_and_still_gives_windows_
     few = {"GOLOVES_SPACES__DEFAULT__WORKERS": "5", "GOLOVES_SPACES__DEFAULT__WINDOW": "600"}
     service = start(GOLOVES_SERVER__DRAIN="600", GOLOVES_HTTP__REQUEST_TIMEOUT="600", **few)
     service.all_ready(1)
-    host, port = service.urls[0].removeprefix("http://").rsplit(":", 1)
-    with socket.create_connection((host, int(port)), 30) as slow:
-        slow.sendall(b"GET /healthz HTTP/1.1\r\n")
-        wait_for(lambda: service.nodes()[0]["connections"], "the slow request is seen")
+    with service.slow_request() as slow:
         service.process.send_signal(signal.SIGTERM)
         service.says("stopping")
         wait_for(lambda: service.nodes()[0]["stage"] == "waiting", "the node drains")
@@ -145,10 +136,7 @@ def test_a_node_that_does_not_stop_is_killed_and_the_stop_ends(start: Start) -> 
 def test_sigterm_to_the_only_node_drains_it_and_another_takes_its_place_meanwhile(start: Start) -> None:
     service = start(GOLOVES_SERVER__DRAIN="600", GOLOVES_HTTP__REQUEST_TIMEOUT="600")
     [old] = service.all_ready(1)
-    host, port = service.urls[0].removeprefix("http://").rsplit(":", 1)
-    with socket.create_connection((host, int(port)), 30) as slow:
-        slow.sendall(b"GET /api/segment/get/default HTTP/1.1\r\n")
-        wait_for(lambda: service.nodes()[0]["connections"], "the slow request is seen")
+    with service.slow_request() as slow:
         os.kill(old, signal.SIGTERM)
         wait_for(lambda: len(service.pids() - {old}) == 1, "another node serves")
         assert service.ids(10)
@@ -426,7 +414,6 @@ def test_a_rolling_restart_that_can_t_start_a_node_leaves_the_old_ones_alone(sta
 def test_a_stop_in_the_middle_of_a_rolling_restart_cuts_nothing(start: Start) -> None:
     service = start("--nodes", "2", GOLOVES_SERVER__DRAIN="60", GOLOVES_HTTP__REQUEST_TIMEOUT="60")
     service.all_ready(2)
-    host, port = service.urls[0].removeprefix("http://").rsplit(":", 1)
     with contextlib.ExitStack() as stack:
         slow: list[socket.socket] = []
 
@@ -434,7 +421,7 @@ def test_a_stop_in_the_middle_of_a_rolling_restart_cuts_nothing(start: Start) ->
             # On a busy machine the node whose turn it is may come too late for it.
             counts: list[int] = [node["connections"] for node in service.nodes()]
             if sum(counts) >= len(slow) and min(counts) == 0:
-                slow.append(stack.enter_context(socket.create_connection((host, int(port)), 60)))
+                slow.append(stack.enter_context(socket.create_connection(service.address, 60)))
                 slow[-1].sendall(b"GET /api/segment/get/default HTTP/1.1\r\n")
             return min(counts) > 0
 

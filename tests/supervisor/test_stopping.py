@@ -13,16 +13,11 @@ from faults.nodes import wait_for
 from goloves.cli.failures import Exit
 from server.grpc.certificates import self_signed
 from supervisor.service import Start, gone, nodes_of
-from system.serving import PATIENCE
+from system.serving import PATIENCE, socket_address
 
 LONG = {"GOLOVES_SERVER__DRAIN": "600", "GOLOVES_HTTP__REQUEST_TIMEOUT": "600"}
 
 HALF = b"GET /api/segment/get/default HTTP/1.1\r\n"
-
-
-def address(url: str) -> tuple[str, int]:
-    host, port = url.removeprefix("http://").rsplit(":", 1)
-    return host, int(port)
 
 
 def asked(where: tuple[str, int]) -> bytes:
@@ -39,7 +34,7 @@ def asked(where: tuple[str, int]) -> bytes:
 def test_while_a_slow_client_holds_the_drain_whoever_connects_is_answered_or_refused(start: Start, nodes: int) -> None:
     service = start("--nodes", str(nodes), GOLOVES_SERVER__NOTICE="2", **LONG)
     service.ready()
-    where = address(service.urls[0])
+    where = service.address
     with socket.create_connection(where, PATIENCE) as slow:
         slow.sendall(HALF)
         assert asked(where).startswith(b"HTTP/1.1 200 ")  # so that the slow one was accepted before
@@ -58,7 +53,7 @@ def test_while_a_slow_client_holds_the_drain_whoever_connects_is_answered_or_ref
         assert len(told) >= len(answers) - 10
         assert all(b"\r\nConnection: close\r\n" in answer for answer in told)
         with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(address(service.grpc), PATIENCE)
+            socket.create_connection(socket_address(service.grpc), PATIENCE)
         assert service.process.poll() is None, "the slow client is waited for"
         slow.sendall(b"Host: a\r\n\r\n")
         assert slow.recv(4096).startswith(b"HTTP/1.1 200 ")
@@ -95,12 +90,12 @@ def test_a_service_that_drains_leaves_the_unix_socket_alone_that_another_one_put
     words = ("--http", "127.0.0.1:0", "--http", f"unix:{path}")
     first = start(*words, "--nodes", str(nodes), **LONG)
     first.ready()
-    with socket.create_connection(address(first.urls[0]), PATIENCE) as slow:
+    with socket.create_connection(first.address, PATIENCE) as slow:
         slow.sendall(HALF)
-        assert asked(address(first.urls[0])).startswith(b"HTTP/1.1 200 ")  # so that the slow one was accepted before
+        assert asked(first.address).startswith(b"HTTP/1.1 200 ")  # so that the slow one was accepted before
         first.process.send_signal(signal.SIGTERM)
         first.says("stopping .*signal=SIGTERM")
-        wait_for(lambda: not asked(address(first.urls[0])), "connects are refused")
+        wait_for(lambda: not asked(first.address), "connects are refused")
         second = start(*words, "--data-dir", "other", "--store", "sqlite:///other.db")
         second.ready()
         slow.sendall(b"Host: a\r\n\r\n")
@@ -118,7 +113,7 @@ def test_a_service_that_drains_leaves_the_unix_socket_alone_that_another_one_put
 def test_a_node_that_hangs_leaves_nobody_waiting_when_the_service_stops(start: Start) -> None:
     service = start(GOLOVES_SERVER__UNRESPONSIVE="600", **LONG)
     [frozen] = service.all_ready(1)
-    where = address(service.urls[0])
+    where = service.address
     os.kill(frozen, signal.SIGSTOP)
     with socket.create_connection(where, PATIENCE) as waiting:
         service.process.send_signal(signal.SIGTERM)
@@ -152,7 +147,7 @@ def pending(pid: int, number: signal.Signals) -> bool:
 def test_a_manager_that_signals_every_process_of_the_service_cuts_nothing(start: Start) -> None:
     service = start("--nodes", "2", **LONG)
     service.all_ready(2)
-    where = address(service.urls[0])
+    where = service.address
     with socket.create_connection(where, PATIENCE) as slow:
         slow.sendall(HALF)
         wait_for(lambda: sum(node["connections"] for node in service.nodes()), "the slow request is seen")

@@ -28,6 +28,12 @@ it, and who waits for something asks again and again."""
 FREE_PORTS = {"GOLOVES_GRPC__LISTEN": "127.0.0.1:0", "GOLOVES_ADMIN__LISTEN": "127.0.0.1:0"}
 
 
+def socket_address(url: str) -> tuple[str, int]:
+    """Give what a socket connects to, of a URL over TCP or of `host:port`."""
+    host, port = url.removeprefix("http://").rsplit(":", 1)
+    return host, int(port)
+
+
 class Serving:
     """A running `goloves serve`; what it says is gathered as it comes."""
 
@@ -58,6 +64,11 @@ class Serving:
         listening = re.search(r"^Goloves \S+ listens on (.+)$", self.said, re.MULTILINE)
         assert listening is not None, self.said
         return listening[1].split(", ")
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where a socket reaches its first address."""
+        return socket_address(self.urls[0])
 
     def says(self, pattern: str) -> re.Match[str]:
         """Wait until it says this."""

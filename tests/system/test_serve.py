@@ -102,8 +102,7 @@ def test_it_goes_on_above_after_it_was_killed(start: Start) -> None:
 def test_a_second_signal_ends_a_stop_that_takes_long(start: Start) -> None:
     server = start(GOLOVES_SERVER__DRAIN="600", GOLOVES_HTTP__REQUEST_TIMEOUT="600")
     server.ready()
-    host, port = server.urls[0].removeprefix("http://").rsplit(":", 1)
-    with socket.create_connection((host, int(port))) as slow:
+    with socket.create_connection(server.address) as slow:
         slow.sendall(b"GET /healthz HTTP/1.1\r\n")
         server.get("/healthz")  # so that the slow request was taken in before the signal
         server.process.send_signal(signal.SIGTERM)
