@@ -115,7 +115,8 @@ def quick(piece: bytes) -> Behaviour:
     assert one.connection.calls == other.connection.calls
     assert one.credited() == other.credited()
     seen = {tuple([kind for kind, _, _ in frames]) for frames in one.by_stream().values()}
-    return min(one.connection.quick_answers, 4), one.connection.failed, frozenset(seen), len(one.connection._patterns)
+    known = len(one.connection._patterns), len(one.connection._repeats)
+    return min(one.connection.quick_answers, 4), one.connection.failed, frozenset(seen), known
 
 
 def framing(piece: bytes) -> Behaviour:

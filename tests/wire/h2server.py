@@ -83,3 +83,7 @@ class Server:
         """Octets of credit that the client has, with those that wait to be given."""
         given = sum(int.from_bytes(got.payload, "big") for got in self.out if got.kind is Kind.WINDOW_UPDATE)
         return given + self.connection._uncredited
+
+    def room(self) -> int:
+        """Octets that the connection takes, with those for which no credit was given yet."""
+        return self.connection._receive_window + self.connection._uncredited

@@ -1,5 +1,6 @@
 """The quick way of a call that comes whole gives the very bytes of the long way."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import hpack
@@ -7,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from goloves.wire.http2 import Limits
+from goloves.wire.hpack import encode
+from goloves.wire.http2 import Allowance, Limits
 from goloves.wire.http2.frames import (
     END_HEADERS,
     END_STREAM,
@@ -17,12 +19,14 @@ from goloves.wire.http2.frames import (
     Kind,
     Setting,
     frame,
+    ping_frame,
     reset_frame,
     settings_frame,
     window_frame,
 )
+from goloves.wire.http2.quick import KNOWN_REPEATS, REPEAT_OCTETS
 from wire.h2peer import REQUEST, data, setting
-from wire.h2server import Server
+from wire.h2server import ANSWER, Server
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,10 @@ timeouts = st.sampled_from([None, None, b"1", b"1000", b"12345678", b"bad", b"1 
 CONTROL = ("window", "stream window", "initial", "table", "reset")
 CALLS = ("call", "call", "call", "call", "split", "length", "wrong length", "open", "ended", "padded", "malformed")
 kinds = st.sampled_from([*CALLS, *CONTROL, "skip", "continued", "trailers"])
-steps = st.lists(st.builds(Step, kinds, bodies, timeouts, st.integers(0, 3), st.booleans()), max_size=16)
+step = st.builds(Step, kinds, bodies, timeouts, st.integers(0, 3), st.booleans())
+steps = st.lists(st.tuples(step, st.integers(1, 5)), max_size=12).map(
+    lambda several: [step for step, times in several for _ in range(times)]
+)
 
 
 def write(steps: list[Step], table: int = 0) -> list[bytes]:
@@ -112,16 +119,18 @@ def test_both_ways_give_each_call_the_same_frames(
     assert quick.connection.failed == long.connection.failed
     assert quick.by_stream() == long.by_stream()
     assert quick.credited() == long.credited()
+    assert quick.room() == long.room()
     assert quick.connection.calls == long.connection.calls
     assert long.connection.quick_answers == 0
 
 
-def test_the_quick_way_keeps_to_the_number_of_calls_at_once() -> None:
+@pytest.mark.parametrize("before", [0, 3])
+def test_the_quick_way_keeps_to_the_number_of_calls_at_once(before: int) -> None:
     server = Server(Limits(streams=1), quick=True)
-    for piece in write([Step("open"), Step("call", b"quick")]):
+    for piece in write([*[Step("call", b"quick")] * before, Step("open"), Step("call", b"quick")]):
         server.feed(piece)
-    assert server.by_stream()[3] == [(Kind.RST_STREAM, 0, Code.REFUSED_STREAM.to_bytes(4, "big"))]
-    assert server.connection.quick_answers == 0
+    assert server.by_stream()[3 + 2 * before] == [(Kind.RST_STREAM, 0, Code.REFUSED_STREAM.to_bytes(4, "big"))]
+    assert server.connection.quick_answers == before
 
 
 def test_plain_calls_do_take_the_quick_way() -> None:
@@ -149,7 +158,7 @@ def test_blocks_that_differ_in_one_value_are_not_decoded_again(monkeypatch: pyte
 
 def test_a_value_that_may_not_be_skipped_is_read_though_its_block_is_known() -> None:
     server = Server(Limits(), quick=True)
-    values = [b"1", b"2", b"3", b"4", b"soon", b"5"]
+    values = [b"1000", b"2000", b"3000", b"4000", b"soon", b"5000"]
     for piece in write([Step("call", b"quick", value) for value in values]):
         server.feed(piece)
     assert server.connection.quick_answers == 5
@@ -158,14 +167,191 @@ def test_a_value_that_may_not_be_skipped_is_read_though_its_block_is_known() -> 
 
 def test_no_call_is_answered_quickly_while_what_was_written_has_not_left() -> None:
     server = Server(Limits(), quick=True)
-    pieces = write([Step("call", b"quick")] * 2)
+    pieces = write([Step("call", b"quick")] * 8)
     server.feed(pieces[0])
-    server.connection.congested = True
-    server.feed(pieces[1])
-    assert server.connection.quick_answers == 0
-    server.connection.congested = False
-    server.feed(pieces[2])
-    assert server.connection.quick_answers == 1
+    for number, piece in enumerate(pieces[1:]):
+        server.connection.congested = number % 2 == 0
+        server.feed(piece)
+        assert server.connection.quick_answers == (number + 1) // 2
+
+
+def warm(steps: list[Step], limits: Limits | None = None) -> tuple[Server, list[bytes]]:
+    """Give a server that has answered the first three steps, which are alike, and the bytes of the others."""
+    server = Server(limits or Limits(), quick=True)
+    pieces = write(steps)
+    for piece in pieces[:4]:
+        server.feed(piece)
+    assert server.connection.quick_answers == 3
+    return server, pieces[4:]
+
+
+def list_read(server: Server, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Give a list that gets the stream of each call from now on that is not merely compared with an earlier one."""
+    read: list[int] = []
+    on_call = server.connection._on_call
+
+    def listed(data: bytes, at: int, payload: int, after: int, end: int) -> int:
+        read.append(server.connection._next_stream)
+        return on_call(data, at, payload, after, end)
+
+    monkeypatch.setattr(server.connection, "_on_call", listed)
+    return read
+
+
+VALUES = (b"1000", b"1000", b"1000", b"1001", b"9999", b"1234", b"1", b"2", b"3")
+
+
+@pytest.mark.parametrize(("values", "news"), [([None] * 9, []), (VALUES, [13])])
+@pytest.mark.parametrize("together", [False, True])
+def test_calls_that_repeat_are_compared_and_not_read(
+    values: Sequence[bytes | None], news: list[int], together: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bodies = (b"quick", b"quack")
+    server, pieces = warm([Step("call", bodies[at & 1], value, huffman=False) for at, value in enumerate(values)])
+    read = list_read(server, monkeypatch)
+    for piece in [b"".join(pieces)] if together else pieces:
+        server.feed(piece)
+    assert read == news  # a value of another length is another call, until it was answered once
+    assert server.connection.quick_answers == len(values)
+    assert [got.payload for got in server.out[-6:] if got.kind is Kind.DATA] == [ANSWER + b"quack", ANSWER + b"quick"]
+
+
+def test_what_is_known_of_a_call_is_gone_with_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = hpack.Encoder()
+    server = Server(Limits(), quick=True)
+    server.feed(PREFACE + settings_frame([]) + SETTINGS_ACK)
+
+    def call(stream: int, block: bytes) -> bytes:
+        return frame(Kind.HEADERS, END_HEADERS, stream, block) + data(stream, b"quick", end=True)
+
+    for stream in range(1, 11, 2):
+        block = encoder.encode([*REQUEST, (b"x-extra", b"1")])
+        server.feed(call(stream, block))
+    read = list_read(server, monkeypatch)
+    server.feed(call(11, block))
+    assert read == []
+    # The same octets, but they stand for something else: what is last in the table now is a field that may not be.
+    server.feed(call(13, encoder.encode([*REQUEST, (b"te", b"gzip")])))
+    server.feed(call(15, block))
+    assert server.by_stream()[15] == [(Kind.RST_STREAM, 0, Code.PROTOCOL_ERROR.to_bytes(4, "big"))]
+    for stream in range(17, 23, 2):
+        server.feed(call(stream, encoder.encode(REQUEST)))
+    server.feed(call(23, block))
+    assert read == [13, 15, 17, 19, 23]
+    assert server.by_stream()[23] == server.by_stream()[15]
+
+
+def test_the_last_calls_of_a_connection_are_counted_right() -> None:
+    quick, long = (Server(Limits(), quick=way) for way in (True, False))
+    last = 2**31 - 1
+    block = encode(REQUEST)
+    for server in (quick, long):
+        server.feed(PREFACE + settings_frame([]) + SETTINGS_ACK)
+        for stream in (*range(last - 12, last + 4, 2), last):
+            server.feed(frame(Kind.HEADERS, END_HEADERS, stream, block) + data(stream, b"quick", end=True))
+    assert quick.by_stream() == long.by_stream()
+    assert quick.connection.quick_answers == 6
+    assert quick.connection.failed
+    assert long.connection.failed
+
+
+def test_calls_that_repeat_keep_to_the_peers_window() -> None:
+    quick, long = (Server(Limits(), quick=way) for way in (True, False))
+    for piece in write([Step("call", b"q" * 60)] * 1000):
+        quick.feed(piece)
+        long.feed(piece)
+    assert quick.by_stream() == long.by_stream()
+    assert quick.connection.queued == long.connection.queued > 0
+    assert 500 < quick.connection.quick_answers < 700
+
+
+def test_calls_that_repeat_keep_to_our_window() -> None:
+    calls = [Step("call", b"quick")] * 6
+    servers = [warm(calls)[0], Server(Limits(), quick=False)]
+    pieces = write(calls)
+    for piece in pieces[:4]:
+        servers[1].feed(piece)
+    for server in servers:
+        server.connection._receive_window = 12  # as if other calls held the rest
+        for piece in pieces[4:]:
+            assert not server.connection.failed
+            server.feed(piece)
+        assert server.out[-1].kind is Kind.GOAWAY
+        assert server.out[-1].code is Code.FLOW_CONTROL_ERROR
+    assert servers[0].by_stream() == servers[1].by_stream()
+
+
+@pytest.mark.parametrize("timeout", [None, b"1000"])
+def test_a_call_that_differs_in_any_octet_is_no_repeat(timeout: bytes | None) -> None:
+    calls = [Step("call", b"quick", timeout, huffman=False)] * 4
+    for at in range(len(write(calls)[-1])):
+        server, (call,) = warm(calls)
+        long = Server(Limits(), quick=False)
+        changed = call[:at] + bytes([call[at] ^ 1]) + call[at + 1 :]
+        for piece in [*write(calls)[:4], changed]:
+            long.feed(piece)
+        server.feed(changed)
+        assert server.by_stream() == long.by_stream()
+        assert server.connection.failed == long.connection.failed
+        assert server.connection.calls == long.connection.calls
+
+
+@pytest.mark.parametrize("start", [b"\0\0\1", frame(Kind.HEADERS, 0, 7, b"\x82")])
+def test_what_looks_like_a_call_behind_what_has_begun_is_none(start: bytes) -> None:
+    calls = [Step("call", b"quick")] * 4
+    server, (call,) = warm(calls)
+    long = Server(Limits(), quick=False)
+    for piece in write(calls)[:4]:
+        long.feed(piece)
+    for each in (server, long):
+        each.feed(start)
+        each.feed(call)
+    assert server.by_stream() == long.by_stream()
+    assert server.connection.failed == long.connection.failed
+    assert server.connection.calls == long.connection.calls
+    assert server.connection.quick_answers == 3
+
+
+@pytest.mark.parametrize("change", [Step("initial", extra=1), Step("table", extra=0)])
+def test_calls_that_repeat_heed_what_the_peer_has_set_meanwhile(change: Step) -> None:
+    call = Step("call", b"quick")
+    steps = [call, call, call, change, call, call]
+    server, pieces = warm(steps)
+    long = Server(Limits(), quick=False)
+    for piece in write(steps):
+        long.feed(piece)
+    for piece in pieces:
+        server.feed(piece)
+    assert server.by_stream() == long.by_stream()
+
+
+def test_calls_that_repeat_count_as_answers() -> None:
+    call = Step("call", b"quick")
+    server, pieces = warm([call] * 43, Limits(chatter=Allowance(burst=3, per_second=0, per_answer=2)))
+    for piece in pieces:
+        server.feed(piece)
+        server.feed(window_frame(0, 1))
+        server.feed(ping_frame(b"are you?", ack=False))  # one too many if nothing was sent between two of them
+    assert server.connection.quick_answers == 43
+    assert not server.connection.failed
+
+
+def test_the_calls_that_are_expected_again_are_few_and_small() -> None:
+    server = Server(Limits(), quick=True)
+    for piece in write([Step("call", b"q" * octets) for octets in range(200, 280)]):
+        server.feed(piece)
+        repeats = server.connection._repeats
+        assert len(repeats) <= KNOWN_REPEATS
+        assert all(size - repeat.body <= REPEAT_OCTETS for size, repeat in repeats.items())
+    assert server.connection.quick_answers == 80
+
+
+def test_no_call_is_answered_behind_the_end() -> None:
+    server, pieces = warm([Step("call", b"quick")] * 4)
+    server.connection.finish("enough")
+    server.feed(pieces[0])
+    assert server.connection.quick_answers == 3
+    assert 7 not in server.by_stream()
 
 
 def test_what_quick_answers_take_of_one_read_is_limited() -> None:

@@ -156,13 +156,12 @@ class GrpcConnection(asyncio.Protocol):
             if self._dropped > DROPPED:
                 self.abort()
             return
-        shared = self.shared
-        wire = self.wire
-        self._reading = True
-        events = wire.receive(data, shared.loop.time())
-        for event in events:
-            self._take(event)
-        self._reading = False
+        events = self.wire.receive(data, self.shared.loop.time())
+        if events:
+            self._reading = True
+            for event in events:
+                self._take(event)
+            self._reading = False
         if self._stalled_with:
             self._relax()
         self.flush()
@@ -317,6 +316,8 @@ class GrpcConnection(asyncio.Protocol):
         data = wire.take_output()
         if data:
             self._write(data)
+        if wire.quiet:
+            return
         if wire.queued:
             self._measure()
         if wire.finished and not wire.failed:

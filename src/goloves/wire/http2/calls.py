@@ -6,7 +6,7 @@ sends.
 
 from typing import Final
 
-from goloves.wire.http2.events import ConnectionFailed, Event, StreamReset
+from goloves.wire.http2.events import ConnectionFailed, Event, RequestReceived, RequestTooLarge, StreamReset
 from goloves.wire.http2.frames import (
     MAX_STREAM,
     Code,
@@ -16,9 +16,12 @@ from goloves.wire.http2.frames import (
     window_frame,
 )
 from goloves.wire.http2.limits import Budget, Limits
-from goloves.wire.http2.requests import Quick
+from goloves.wire.http2.requests import Malformed, Quick, Request, TooLarge
 from goloves.wire.http2.sending import Sender
 from goloves.wire.http2.streams import TRANSITIONS, Fault, Input, State, Stream
+
+NO_STREAM: Final = 1 << 32
+"""A stream that no frame can name: the next one, when the last one has been used."""
 
 DRAIN_PING: Final = b"goloves!"
 """Payload of the PING between the two GOAWAYs: its answer says that the peer has seen the first."""
@@ -45,6 +48,8 @@ class Calls:
         self._greeted = False
         self._receive_window = limits.connection_window
         self._uncredited = 0
+        self._credit_due = (limits.connection_window + 1) // 2
+        """Octets used at which the peer is told of them."""
 
         # Streams
         self._streams: dict[int, Stream] = {}
@@ -82,6 +87,11 @@ class Calls:
     def finished(self) -> bool:
         """Whether nothing more will happen: one side went away, and no call is left."""
         return self._finishing and not self._streams
+
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing waits for the peer's windows and no end is near: then neither of the two above says more."""
+        return not self._sender.queued and not self._finishing
 
     def take_output(self) -> bytes:
         """Give what is to be written now; it is forgotten here."""
@@ -208,10 +218,55 @@ class Calls:
 
     def _credit_connection(self, octets: int) -> None:
         self._uncredited += octets
-        if self._uncredited * 2 >= self._limits.connection_window:
-            self._sender.out.append(window_frame(0, self._uncredited))
-            self._receive_window += self._uncredited
-            self._uncredited = 0
+        if self._uncredited >= self._credit_due:
+            self._give_credit()
+
+    def _give_credit(self) -> None:
+        self._sender.out.append(window_frame(0, self._uncredited))
+        self._receive_window += self._uncredited
+        self._uncredited = 0
+
+    # --- the beginning of streams ---
+
+    def _count(self, stream: int) -> None:
+        """Note that the peer has begun a call on this stream; the next one has a higher number (RFC 9113 §5.1.1)."""
+        self._next_stream = stream + 2 if stream < MAX_STREAM else NO_STREAM
+
+    def _open(
+        self,
+        stream: int,
+        ended: bool,
+        request: Request | None,
+        varying: bytes | None,
+        fault: Malformed | TooLarge | None,
+    ) -> None:
+        """Open a stream for a request that has been read, or refuse it."""
+        limits = self._limits
+        if stream > self._last_accepted:
+            self._spend_chatter()
+            return
+        if request is not None and ended and request.content_length:
+            fault = Malformed("content-length announces data that doesn't come")
+        if isinstance(fault, Malformed):
+            self._refuse(stream, Code.PROTOCOL_ERROR, str(fault))
+            return
+        if len(self._streams) >= limits.streams:
+            self._refuse(stream, Code.REFUSED_STREAM, f"more than {limits.streams} calls at once")
+            return
+        length = None if request is None else request.content_length
+        opened = Stream(stream, self._sender.initial_window, limits.stream_window, length)
+        self._streams[stream] = opened
+        if ended:
+            self._advance(opened, Input.END_STREAM)
+        if request is None:
+            self._events.append(RequestTooLarge(stream, str(fault)))
+        else:
+            self._events.append(RequestReceived(stream, request, varying, ended))
+
+    def _advance(self, stream: Stream, happened: Input) -> None:
+        state = TRANSITIONS[stream.state][happened]
+        assert isinstance(state, State)
+        stream.state = state
 
     # --- the end of streams ---
 

@@ -9,8 +9,7 @@ Rules:
    connection GOAWAY, with the code that the RFC names; then `failed` is set and nothing more is read.
 2. After a call of any method `take_output()` must be written: answers, acknowledgements and resets wait there.
 3. Nothing that a peer can grow is without a limit; see `limits.py`.
-4. A call that arrives whole and can be answered at once (`Request.quick`) is, without becoming a stream: the peer
-   sees the very same bytes. `tests/wire/test_http2_quick.py` holds the two ways equal.
+4. A call that arrives whole and can be answered at once is, without becoming a stream; see `quick.py`.
 """
 
 import re
@@ -20,12 +19,9 @@ from typing import Final
 
 from goloves.wire.hpack import DamagedBlock, Field
 from goloves.wire.http2.calls import ConnectionFault
-from goloves.wire.http2.control import Control
 from goloves.wire.http2.events import (
     DataReceived,
     Event,
-    RequestReceived,
-    RequestTooLarge,
     StreamReset,
     TrailersReceived,
 )
@@ -50,8 +46,9 @@ from goloves.wire.http2.frames import (
     settings_frame,
     window_frame,
 )
-from goloves.wire.http2.limits import Limits
-from goloves.wire.http2.requests import Malformed, Pattern, Request, RequestReader, TooLarge, check_size, check_trailers
+from goloves.wire.http2.limits import LARGE_OCTETS, Limits
+from goloves.wire.http2.quick import QUICK_OCTETS, QuickCalls
+from goloves.wire.http2.requests import Malformed, RequestReader, TooLarge, check_size, check_trailers
 from goloves.wire.http2.streams import TRANSITIONS, Fault, Input, State, Stream
 
 WRONG_PROTOCOL: Final = b"This port speaks gRPC over HTTP/2 and nothing else: call it with a gRPC client.\n"
@@ -60,30 +57,10 @@ NOT_HTTP2: Final = (
     b"Content-Length: %d\r\n\r\n%b" % (len(WRONG_PROTOCOL), WRONG_PROTOCOL)
 )
 
-QUICK_OCTETS: Final = 1_048_576
-"""Octets that quick answers to one `receive` may take. It holds up to 256 KB of calls that may ask for 16 KB each;
-beyond this they become calls like others, which wait until the peer has read what is there."""
-
 WISHED_TABLE: Final = 0
 """Octets of header table that clients are asked to use (SETTINGS_HEADER_TABLE_SIZE). Without one, a call takes 250
 octets where it could take 20; but call after call brings the same ones, save the digits of its deadline, and they are
 compared instead of decoded. Who uses the table of 4,096 octets that HTTP/2 begins with is understood all the same."""
-
-KNOWN_BLOCKS: Final = 32
-KNOWN_PATTERNS: Final = 4
-KNOWN_OCTETS: Final = 512
-"""Blocks whose meaning a connection remembers, those among them that differ in one value, and octets of the longest: a
-client's methods, each field written out."""
-
-REFUSAL_COST: Final = 8
-LARGE_OCTETS: Final = 64
-"""What a request with too many fields costs of `Limits.chatter`: this much, twice what its refusal earns as an answer,
-and 1 for so many octets of its block. That ends a connection after twenty of the largest in a row, each of which takes
-5 ms to read, and one that sends 17 KB of cookies with each call after forty. Trailers, which gRPC's clients never send,
-cost the latter, too."""
-
-NO_STREAM: Final = 1 << 32
-"""A stream that no frame can name: the next one, when the last one has been used."""
 
 HEADERS: Final = int(Kind.HEADERS)
 
@@ -106,30 +83,21 @@ class _OpenBlock:
         self.since = since
 
 
-class Connection(Control):
+class Connection(QuickCalls):
     """See the module's rules. All times are seconds of one clock that never steps back."""
 
     def __init__(self, reader: RequestReader, limits: Limits, now: float) -> None:
-        super().__init__(limits, now)
+        super().__init__(reader, limits, now)
         self.heard_at = now
         """When the peer last sent anything."""
-        self.quick_answers = 0
-        """Calls that were answered at once, so far."""
         self.congested = False
         """Set by the layer above while what was written before has not left: no call is answered at once then."""
-        self._reader = reader
         self._started_at = now
         self._rest = b""
         self._rest_since = now
         self._settled = False
         self._block: _OpenBlock | None = None
         self._skipped: deque[range] = deque(maxlen=64)
-        self._quick_left = QUICK_OCTETS
-        self._known: dict[bytes, Request] = {}
-        """What blocks mean while the table is as it is."""
-        self._patterns: list[Pattern] = []
-        """The same of blocks that differ in one value."""
-        self._known_at = 0
         self._paused_at: float | None = None
         self._handlers: tuple[Callable[[int, int, bytes], None], ...] = (
             self._on_data,
@@ -154,6 +122,8 @@ class Connection(Control):
         events: list[Event] = []
         self._events = events
         self._quick_left = 0 if self.congested else QUICK_OCTETS
+        if not self._rest and self._block is None and self._answer_again(data, 0, len(data)):
+            return events
         if self._rest:
             data = self._rest + data
         else:
@@ -218,7 +188,10 @@ class Connection(Control):
                 break
             kind = head & 0xFF
             if kind == HEADERS and flags == END_HEADERS and stream == self._next_stream and self._block is None:
-                at = self._on_call(data, at, payload, after, end)
+                body = data[after + 2] if after + 2 < end else 0
+                start, at = at, self._answer_again(data, at, after - at + HEADER_OCTETS + body)
+                if at == start:
+                    at = self._on_call(data, at, payload, after, end)
                 continue
             if self._block is not None and kind != Kind.CONTINUATION:
                 raise ConnectionFault(Code.PROTOCOL_ERROR, "a frame came inside of a header block")
@@ -230,139 +203,6 @@ class Connection(Control):
                 break
             at = after
         return at
-
-    def _on_call(self, data: bytes, at: int, payload: int, after: int, end: int) -> int:
-        """Take the HEADERS of a new call, and its data if that is there and can be answered; give where they end."""
-        stream = self._next_stream
-        self._next_stream = stream + 2 if stream < MAX_STREAM else NO_STREAM
-        block = data[payload:after]
-        decoder = self._decoder
-        varying: bytes | None = None
-        request = self._known.get(block) if decoder.changes == self._known_at else None
-        if request is None:
-            request = self._resembling(block)
-            if request is not None and (done := self._answer_at_once(request, stream, data, at, after, end)):
-                return done
-            changes = decoder.changes
-            read = self._read(block)
-            if not isinstance(read, tuple):
-                self._open(stream, False, None, None, read)
-                return after
-            request, varying = read
-            # A block that has put something into the table does so again when it comes again: it has to be decoded.
-            if decoder.changes == changes:
-                self._know(block, request, varying)
-        way = self._reader.way
-        if (
-            way is not None
-            and (varying is None or way.may_skip(varying))
-            and (done := self._answer_at_once(request, stream, data, at, after, end))
-        ):
-            return done
-        self._open(stream, False, request, varying, None)
-        return after
-
-    def _answer_at_once(self, request: Request, stream: int, data: bytes, at: int, after: int, end: int) -> int:
-        """Answer a call whose data is there, if that can be; give where it ends, or 0."""
-        quick, way = request.quick, self._reader.way
-        body = after + HEADER_OCTETS
-        if quick is None or way is None or body > end or not self._may_be_quick():
-            return 0
-        head, flags, other = HEADER.unpack_from(data, after)
-        done: int = body + (head >> 8)
-        if other != stream or flags != END_STREAM or head & 0xFF != Kind.DATA or done > end:
-            return 0
-        answer = quick(data[body:done])
-        if answer is None:
-            return 0
-        name = data[at + 5 : at + HEADER_OCTETS]
-        size = len(answer)
-        sender = self._sender
-        sender.out += (way.head, name, way.data_head(size), name, answer, way.tail, name, way.trailers)
-        sender.window -= size
-        self._quick_left -= size
-        self._answers += 1
-        sender.spoke = True
-        self.quick_answers += 1
-        self._receive_window -= done - body
-        self._credit_connection(done - body)
-        return done
-
-    def _answer_message(self, source: Stream, data: bytes) -> bool:
-        """Answer a frame of a call's data with data, if that can be; see `answer_messages`."""
-        sender, size = self._sender, len(data)
-        if (
-            source.quick is None
-            or source.state is not State.OPEN
-            or source.body_left is not None
-            or source.queue
-            or size > source.receive_window
-            or size > self._receive_window
-            or source.send_window < MAX_FRAME
-            or sender.window < MAX_FRAME
-            or self._quick_left <= 0
-        ):
-            return False
-        answer = source.quick(data)
-        if answer is None:
-            return False
-        given = len(answer)
-        sender.out += (HEADER.pack(given << 8, 0, source.id), answer)
-        sender.window -= given
-        source.send_window -= given
-        self._quick_left -= given
-        self._answers += 1
-        self._octets += given
-        sender.spoke = True
-        source.receive_window -= size
-        self._credit_stream(source, size)
-        self._receive_window -= size
-        self._credit_connection(size)
-        return True
-
-    def _may_be_quick(self) -> bool:
-        """Tell whether a call may be answered without becoming a stream: nothing is near a limit."""
-        sender = self._sender
-        return (
-            self._quick_left > 0
-            and sender.window >= MAX_FRAME
-            and sender.initial_window >= MAX_FRAME
-            and self._receive_window >= MAX_FRAME
-            and len(self._streams) < self._limits.streams
-            and not sender.must_forget_table
-            and not self._finishing
-        )
-
-    def _resembling(self, block: bytes) -> Request | None:
-        """Give the request of a block that differs from an earlier one in nothing but a value that may be skipped."""
-        patterns, way = self._patterns, self._reader.way
-        if way is None or self._decoder.changes != self._known_at:
-            return None
-        for pattern in patterns:
-            value = pattern.value(block)
-            if value is not None:
-                may_skip = way.may_skip_coded if value[0] >= 0x80 else way.may_skip
-                return pattern.request if may_skip(value[1:]) else None
-        return None
-
-    def _know(self, block: bytes, request: Request, varying: bytes | None) -> None:
-        """Remember what a block means, for as long as the table stays as it is."""
-        decoder = self._decoder
-        if decoder.changes != self._known_at:
-            self._known.clear()
-            self._patterns.clear()
-            self._known_at = decoder.changes
-        if varying is None:
-            if len(self._known) >= KNOWN_BLOCKS:
-                self._known.clear()
-            if len(block) <= KNOWN_OCTETS:
-                self._known[block] = request
-        elif request.quick is not None and request.seen > 1 and len(block) <= KNOWN_OCTETS:
-            pattern = self._reader.find_pattern(decoder, block, request)
-            if pattern is not None:
-                if len(self._patterns) >= KNOWN_PATTERNS:
-                    self._patterns.pop(0)
-                self._patterns.append(pattern)
 
     def tick(self, now: float) -> list[Event]:
         """Look at what takes too long: call it about once a second. Never raises; write `take_output()`."""
@@ -463,7 +303,7 @@ class Connection(Control):
             raise ConnectionFault(Code.PROTOCOL_ERROR, f"a client opened stream {stream}, which has an even number")
         if stream != self._next_stream:
             self._skipped.append(range(self._next_stream, stream, 2))
-        self._next_stream = stream + 2 if stream < MAX_STREAM else NO_STREAM
+        self._count(stream)
         read = self._read(block)
         if fault is not None:
             self._open(stream, ended, None, None, Malformed(fault))
@@ -471,49 +311,6 @@ class Connection(Control):
             self._open(stream, ended, *read, None)
         else:
             self._open(stream, ended, None, None, read)
-
-    def _read(self, block: bytes) -> tuple[Request, bytes | None] | Malformed | TooLarge:
-        limits = self._limits
-        try:
-            return self._reader.read(self._decoder, block, limits.header_list, limits.header_fields)
-        except DamagedBlock as damage:
-            raise ConnectionFault(Code.COMPRESSION_ERROR, str(damage)) from None
-        except Malformed as fault:
-            return fault
-        except TooLarge as fault:
-            self._spend_chatter(REFUSAL_COST + len(block) / LARGE_OCTETS)
-            return fault
-
-    def _open(
-        self,
-        stream: int,
-        ended: bool,
-        request: Request | None,
-        varying: bytes | None,
-        fault: Malformed | TooLarge | None,
-    ) -> None:
-        """Open a stream for a request that has been read, or refuse it."""
-        limits = self._limits
-        if stream > self._last_accepted:
-            self._spend_chatter()
-            return
-        if request is not None and ended and request.content_length:
-            fault = Malformed("content-length announces data that doesn't come")
-        if isinstance(fault, Malformed):
-            self._refuse(stream, Code.PROTOCOL_ERROR, str(fault))
-            return
-        if len(self._streams) >= limits.streams:
-            self._refuse(stream, Code.REFUSED_STREAM, f"more than {limits.streams} calls at once")
-            return
-        length = None if request is None else request.content_length
-        opened = Stream(stream, self._sender.initial_window, limits.stream_window, length)
-        self._streams[stream] = opened
-        if ended:
-            self._advance(opened, Input.END_STREAM)
-        if request is None:
-            self._events.append(RequestTooLarge(stream, str(fault)))
-        else:
-            self._events.append(RequestReceived(stream, request, varying, ended))
 
     def _on_trailers(self, stream: Stream, ended: bool, fields: list[Field], fault: str | None) -> None:
         limits = self._limits
@@ -608,11 +405,6 @@ class Connection(Control):
                 self._refuse(stream, Code.PROTOCOL_ERROR, "WINDOW_UPDATE by 0")
             elif not self._open_window(sink, octets):
                 self._refuse(stream, Code.FLOW_CONTROL_ERROR, f"the call's window exceeds {MAX_WINDOW}")
-
-    def _advance(self, stream: Stream, happened: Input) -> None:
-        state = TRANSITIONS[stream.state][happened]
-        assert isinstance(state, State)
-        stream.state = state
 
 
 def _unpadded(payload: bytes) -> bytes:

@@ -5,6 +5,14 @@ that was really answered, so that a busy honest client never runs out and one th
 """
 
 from dataclasses import dataclass, field
+from typing import Final
+
+REFUSAL_COST: Final = 8
+LARGE_OCTETS: Final = 64
+"""What a request with too many fields costs of `Limits.chatter`: this much, twice what its refusal earns as an answer,
+and 1 for so many octets of its block. That ends a connection after twenty of the largest in a row, each of which takes
+5 ms to read, and one that sends 17 KB of cookies with each call after forty. Trailers, which gRPC's clients never send,
+cost the latter, too."""
 
 
 @dataclass(frozen=True, slots=True)

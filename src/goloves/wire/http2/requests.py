@@ -102,14 +102,19 @@ class QuickWay:
         """What stands before the stream's number in HEADERS, as `tail` in the trailers."""
         self.tail = frame_start(Kind.HEADERS, END_HEADERS | END_STREAM, len(trailers))
         self.trailers = trailers
-        self._block = head
-        self._data_heads: dict[int, bytes] = {}
+        self.data_heads = _DataHeads(head)
+        """What stands between the stream's numbers of HEADERS and of DATA, by the octets of that: at most MAX_FRAME."""
 
-    def data_head(self, size: int) -> bytes:
-        """Give what stands between the stream's numbers of HEADERS and of DATA of this size: at most MAX_FRAME."""
-        found = self._data_heads.get(size)
-        if found is None:
-            found = self._data_heads[size] = self._block + frame_start(Kind.DATA, 0, size)
+
+class _DataHeads(dict[int, bytes]):
+    """See `QuickWay.data_heads`; each is made when it is first asked for."""
+
+    def __init__(self, block: bytes) -> None:
+        super().__init__()
+        self._block = block
+
+    def __missing__(self, size: int) -> bytes:
+        found = self[size] = self._block + frame_start(Kind.DATA, 0, size)
         return found
 
 

@@ -1,0 +1,312 @@
+"""Calls that come whole and can be answered at once (`Request.quick`): they never become streams.
+
+A client repeats itself, so the head of a call is looked up rather than read, by what is known of the connection's
+earlier calls, the fastest way first:
+
+1. A call that repeats one that was answered, octet for octet but for the stream's number, one value of the head and
+   what is asked, is compared with it (`Repeat`): nothing in it is taken apart.
+2. A header block that is known, or differs from a known one in that value alone, leads to its request.
+3. Any other is decoded.
+
+What is known holds while the decoder's table is as it is. Each way gives the bytes that the long way gives, in which a
+call is a stream and the layer above answers it; `tests/wire/test_http2_quick.py` holds them equal.
+"""
+
+from collections.abc import Callable
+from struct import Struct
+from typing import Final
+
+from goloves.wire.hpack import DamagedBlock
+from goloves.wire.http2.calls import ConnectionFault
+from goloves.wire.http2.control import Control
+from goloves.wire.http2.frames import END_STREAM, HEADER, HEADER_OCTETS, MAX_FRAME, MAX_STREAM, Code, Kind
+from goloves.wire.http2.limits import LARGE_OCTETS, REFUSAL_COST, Limits
+from goloves.wire.http2.requests import Malformed, Pattern, Quick, Request, RequestReader, TooLarge
+from goloves.wire.http2.streams import State, Stream
+
+QUICK_OCTETS: Final = 1_048_576
+"""Octets that quick answers to one `receive` may take. It holds up to 256 KB of calls that may ask for 16 KB each;
+beyond this they become calls like others, which wait until the peer has read what is there."""
+
+KNOWN_BLOCKS: Final = 32
+KNOWN_PATTERNS: Final = 4
+KNOWN_OCTETS: Final = 512
+"""Blocks whose meaning a connection remembers, those among them that differ in one value, and octets of the longest: a
+client's methods, each field written out."""
+
+KNOWN_REPEATS: Final = 32
+REPEAT_OCTETS: Final = 255
+"""Calls that a connection expects to be repeated, each of another length, and the most octets of their data, which the
+last octet of its length tells: a request for an id of the longest tag has 138."""
+
+_STREAM: Final = Struct(">I")
+_START: Final = HEADER_OCTETS - _STREAM.size
+"""A frame's header ends with its stream's number, which stands behind so many octets."""
+
+
+class Repeat:
+    """A call that was answered at once, cut up where its next one may differ: HEADERS, and DATA that ends the request.
+
+    All calls that it stands for are equally long, and so is their data.
+    """
+
+    __slots__ = ("after", "before", "body", "may_skip", "quick", "start", "value", "value_end")
+
+    def __init__(
+        self, call: bytes, block: int, value: slice, may_skip: Callable[[bytes], bool] | None, quick: Quick
+    ) -> None:
+        """`block` is the number of octets of the header block, and `value` where in it the value is that may differ.
+
+        `may_skip` says whether another value may be there; None if none may.
+        """
+        self.value = HEADER_OCTETS + value.start
+        self.value_end = HEADER_OCTETS + value.stop
+        self.body = 2 * HEADER_OCTETS + block
+        """Where the data is."""
+        self.start = call[:_START]
+        self.before = call[HEADER_OCTETS : self.value]
+        """From the stream's number to the value."""
+        self.after = call[self.value_end : self.body - _STREAM.size]
+        """From the value to the stream's number in DATA."""
+        self.may_skip = may_skip
+        self.quick = quick
+
+
+class QuickCalls(Control):
+    """See the module's words."""
+
+    def __init__(self, reader: RequestReader, limits: Limits, now: float) -> None:
+        super().__init__(limits, now)
+        self.quick_answers = 0
+        """Calls that were answered at once, so far."""
+        self._reader = reader
+        self._way = reader.way
+        self._quick_left = QUICK_OCTETS
+        self._known: dict[bytes, Request] = {}
+        """What blocks mean while the table is as it is."""
+        self._patterns: list[Pattern] = []
+        """The same of blocks that differ in one value."""
+        self._repeats: dict[int, Repeat] = {}
+        """Calls that may be repeated, by their length."""
+        self._known_at = 0
+        """How often the table had changed when this was learnt."""
+
+    def _answer_again(self, data: bytes, at: int, size: int) -> int:
+        """Answer the call at `at`, of `size` octets, if it repeats an earlier one, and those behind it that do so, too.
+
+        Gives where the first one is that doesn't, or that is too near to a limit.
+        """
+        repeat, way, sender = self._repeats.get(size), self._way, self._sender
+        if (
+            repeat is None
+            or way is None
+            or self._decoder.changes != self._known_at
+            or sender.initial_window < MAX_FRAME
+            or sender.must_forget_table
+            or len(self._streams) >= self._limits.streams
+            or self._finishing
+        ):
+            return at
+        may_skip, end = repeat.may_skip, len(data)
+        stream = self._next_stream
+        while at < end and stream < MAX_STREAM:
+            call = data[at : at + size]
+            name = _STREAM.pack(stream)
+            body = call[repeat.body :]
+            if may_skip is None:
+                known = b"".join((repeat.start, name, repeat.after, name, body))
+            else:
+                value = call[repeat.value : repeat.value_end]
+                known = b"".join((repeat.start, name, repeat.before, value, repeat.after, name, body))
+            if (
+                call != known
+                or not (may_skip is None or may_skip(value))
+                or self._quick_left <= 0
+                or self._receive_window < MAX_FRAME
+                or sender.window < MAX_FRAME
+            ):
+                break
+            answer = repeat.quick(body)
+            if answer is None:
+                break
+            given = len(answer)
+            sender.out += (way.head, name, way.data_heads[given], name, answer, way.tail, name, way.trailers)
+            sender.window -= given
+            sender.spoke = True
+            self._quick_left -= given
+            stream += 2
+            self._next_stream = stream
+            self._answers += 1
+            self.quick_answers += 1
+            octets = len(body)
+            self._receive_window -= octets
+            self._uncredited += octets
+            if self._uncredited >= self._credit_due:
+                self._give_credit()
+            at += size
+        return at
+
+    def _on_call(self, data: bytes, at: int, payload: int, after: int, end: int) -> int:
+        """Take the HEADERS of a new call, and its data if that is there and can be answered; give where they end."""
+        stream = self._next_stream
+        self._count(stream)
+        block = data[payload:after]
+        request, pattern = self._recall(block)
+        if request is not None and (done := self._answer_at_once(request, stream, data, at, after, end)):
+            self._expect(data[at:done], block, request, pattern)
+            return done
+        varying: bytes | None = None
+        if request is None or pattern is not None:
+            changes = self._decoder.changes
+            read = self._read(block)
+            if not isinstance(read, tuple):
+                self._open(stream, False, None, None, read)
+                return after
+            request, varying = read
+            # A block that has put something into the table does so again when it comes again: it has to be decoded.
+            if self._decoder.changes == changes:
+                self._know(block, request, varying)
+            if (
+                pattern is None
+                and (varying is None or (self._way is not None and self._way.may_skip(varying)))
+                and (done := self._answer_at_once(request, stream, data, at, after, end))
+            ):
+                return done
+        self._open(stream, False, request, varying, None)
+        return after
+
+    def _answer_at_once(self, request: Request, stream: int, data: bytes, at: int, after: int, end: int) -> int:
+        """Answer a call whose data is there, if that can be; give where it ends, or 0."""
+        quick, way = request.quick, self._way
+        body = after + HEADER_OCTETS
+        if quick is None or way is None or body > end or not self._may_be_quick():
+            return 0
+        head, flags, other = HEADER.unpack_from(data, after)
+        done: int = body + (head >> 8)
+        if other != stream or flags != END_STREAM or head & 0xFF != Kind.DATA or done > end:
+            return 0
+        answer = quick(data[body:done])
+        if answer is None:
+            return 0
+        name = data[at + _START : at + HEADER_OCTETS]
+        size = len(answer)
+        sender = self._sender
+        sender.out += (way.head, name, way.data_heads[size], name, answer, way.tail, name, way.trailers)
+        sender.window -= size
+        self._quick_left -= size
+        self._answers += 1
+        sender.spoke = True
+        self.quick_answers += 1
+        self._receive_window -= done - body
+        self._credit_connection(done - body)
+        return done
+
+    def _answer_message(self, source: Stream, data: bytes) -> bool:
+        """Answer a frame of a call's data with data, if that can be; see `answer_messages`."""
+        sender, size = self._sender, len(data)
+        if (
+            source.quick is None
+            or source.state is not State.OPEN
+            or source.body_left is not None
+            or source.queue
+            or size > source.receive_window
+            or size > self._receive_window
+            or source.send_window < MAX_FRAME
+            or sender.window < MAX_FRAME
+            or self._quick_left <= 0
+        ):
+            return False
+        answer = source.quick(data)
+        if answer is None:
+            return False
+        given = len(answer)
+        sender.out += (HEADER.pack(given << 8, 0, source.id), answer)
+        sender.window -= given
+        source.send_window -= given
+        self._quick_left -= given
+        self._answers += 1
+        self._octets += given
+        sender.spoke = True
+        source.receive_window -= size
+        self._credit_stream(source, size)
+        self._receive_window -= size
+        self._credit_connection(size)
+        return True
+
+    def _may_be_quick(self) -> bool:
+        """Tell whether a call may be answered without becoming a stream: nothing is near a limit."""
+        sender = self._sender
+        return (
+            self._quick_left > 0
+            and sender.window >= MAX_FRAME
+            and sender.initial_window >= MAX_FRAME
+            and self._receive_window >= MAX_FRAME
+            and len(self._streams) < self._limits.streams
+            and not sender.must_forget_table
+            and not self._finishing
+        )
+
+    def _recall(self, block: bytes) -> tuple[Request | None, Pattern | None]:
+        """Give the request of a known block, or of one that fits a pattern with a value that may be skipped."""
+        if self._decoder.changes != self._known_at:
+            return None, None
+        request = self._known.get(block)
+        if request is not None:
+            return request, None
+        for pattern in self._patterns:
+            value = pattern.value(block)
+            if value is not None:
+                return (pattern.request, pattern) if self._may_skip(value[0])(value[1:]) else (None, None)
+        return None, None
+
+    def _may_skip(self, length: int) -> Callable[[bytes], bool]:
+        """Give what says if a value may be skipped whose string begins with this octet (RFC 7541 §5.2)."""
+        way = self._way
+        assert way is not None  # without one there is no pattern
+        return way.may_skip_coded if length >= 0x80 else way.may_skip
+
+    def _expect(self, call: bytes, block: bytes, request: Request, pattern: Pattern | None) -> None:
+        """Remember a call that was answered at once, and whose block was known: it may come again."""
+        if len(block) > KNOWN_OCTETS or len(call) - len(block) - 2 * HEADER_OCTETS > REPEAT_OCTETS:
+            return
+        if len(self._repeats) >= KNOWN_REPEATS:
+            self._repeats.clear()
+        value, may_skip = slice(0, 0), None
+        if pattern is not None:
+            before = len(pattern.before)
+            value = slice(before + 1, len(block) - len(pattern.after))
+            may_skip = self._may_skip(block[before])
+        assert request.quick is not None
+        self._repeats[len(call)] = Repeat(call, len(block), value, may_skip, request.quick)
+
+    def _know(self, block: bytes, request: Request, varying: bytes | None) -> None:
+        """Remember what a block means, for as long as the table stays as it is."""
+        decoder = self._decoder
+        if decoder.changes != self._known_at:
+            self._known.clear()
+            self._patterns.clear()
+            self._repeats.clear()
+            self._known_at = decoder.changes
+        if varying is None:
+            if len(self._known) >= KNOWN_BLOCKS:
+                self._known.clear()
+            if len(block) <= KNOWN_OCTETS:
+                self._known[block] = request
+        elif request.quick is not None and request.seen > 1 and len(block) <= KNOWN_OCTETS:
+            pattern = self._reader.find_pattern(decoder, block, request)
+            if pattern is not None:
+                if len(self._patterns) >= KNOWN_PATTERNS:
+                    self._patterns.pop(0)
+                self._patterns.append(pattern)
+
+    def _read(self, block: bytes) -> tuple[Request, bytes | None] | Malformed | TooLarge:
+        limits = self._limits
+        try:
+            return self._reader.read(self._decoder, block, limits.header_list, limits.header_fields)
+        except DamagedBlock as damage:
+            raise ConnectionFault(Code.COMPRESSION_ERROR, str(damage)) from None
+        except Malformed as fault:
+            return fault
+        except TooLarge as fault:
+            self._spend_chatter(REFUSAL_COST + len(block) / LARGE_OCTETS)
+            return fault
