@@ -267,7 +267,7 @@ class QuickCalls(Control):
 
     def _expect(self, call: bytes, block: bytes, request: Request, pattern: Pattern | None) -> None:
         """Remember a call that was answered at once, and whose block was known: it may come again."""
-        if len(block) > KNOWN_OCTETS or len(call) - len(block) - 2 * HEADER_OCTETS > REPEAT_OCTETS:
+        if len(call) - len(block) - 2 * HEADER_OCTETS > REPEAT_OCTETS:
             return
         if len(self._repeats) >= KNOWN_REPEATS:
             self._repeats.clear()
