@@ -24,7 +24,7 @@ from goloves.wire.http2.frames import (
     settings_frame,
     window_frame,
 )
-from goloves.wire.http2.quick import KNOWN_REPEATS, REPEAT_OCTETS
+from goloves.wire.http2.quick import DATA_OCTETS, KNOWN_REPEATS, VALUE_OCTETS
 from wire.h2peer import REQUEST, data, setting
 from wire.h2server import ANSWER, Server
 
@@ -198,22 +198,65 @@ def list_read(server: Server, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return read
 
 
-VALUES = (b"1000", b"1000", b"1000", b"1001", b"9999", b"1234", b"1", b"2", b"3")
+VALUES = (b"1000", b"1000", b"1000", b"1001", b"9999", b"1234", b"12345678", b"2", b"3")
 
 
-@pytest.mark.parametrize(("values", "news"), [([None] * 9, []), (VALUES, [13])])
+@pytest.mark.parametrize("values", [[None] * 9, VALUES])
+@pytest.mark.parametrize("huffman", [False, True])
 @pytest.mark.parametrize("together", [False, True])
 def test_calls_that_repeat_are_compared_and_not_read(
-    values: Sequence[bytes | None], news: list[int], together: bool, monkeypatch: pytest.MonkeyPatch
+    values: Sequence[bytes | None], huffman: bool, together: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bodies = (b"quick", b"quack")
-    server, pieces = warm([Step("call", bodies[at & 1], value, huffman=False) for at, value in enumerate(values)])
+    bodies = (b"quick", b"quack, and more of it")
+    server, pieces = warm([Step("call", bodies[at & 1], value, huffman=huffman) for at, value in enumerate(values)])
     read = list_read(server, monkeypatch)
     for piece in [b"".join(pieces)] if together else pieces:
         server.feed(piece)
-    assert read == news  # a value of another length is another call, until it was answered once
+    assert read == []
     assert server.connection.quick_answers == len(values)
-    assert [got.payload for got in server.out[-6:] if got.kind is Kind.DATA] == [ANSWER + b"quack", ANSWER + b"quick"]
+    assert [got.payload for got in server.out[-6:] if got.kind is Kind.DATA] == [ANSWER + bodies[1], ANSWER + bodies[0]]
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_calls_of_several_kinds_in_turn_are_compared_too(together: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = [Step("call", b"quick", value, extra) for value in (None, b"1000") for extra in range(3)]
+    pieces = write(kinds * 5)
+    server = Server(Limits(), quick=True)
+    for piece in pieces[: 1 + 3 * len(kinds)]:
+        server.feed(piece)
+    read = list_read(server, monkeypatch)
+    rest = pieces[1 + 3 * len(kinds) :]
+    for piece in [b"".join(rest)] if together else rest:
+        server.feed(piece)
+    assert read == []
+    assert server.connection.quick_answers == len(kinds) * 5
+
+
+@pytest.mark.parametrize("timeout", [None, b"1000"])
+def test_a_call_that_is_cut_anywhere_is_answered_once_it_is_whole(timeout: bytes | None) -> None:
+    calls = [Step("call", b"quick", timeout)] * 5
+    *_, last, another = write(calls)
+    for cut in range(1, len(last)):
+        for pieces in ([last[:cut], last[cut:] + another], [last + another[:cut], another[cut:]]):
+            server, _ = warm(calls)
+            server.feed(pieces[0])
+            assert server.connection.quick_answers == (4 if len(pieces[0]) > len(last) else 3)
+            server.feed(pieces[1])
+            assert not server.connection.failed
+            assert [len(frames) for frames in server.by_stream().values()] == [3] * 5
+            assert [got.payload for got in server.out if got.kind is Kind.DATA] == [ANSWER + b"quick"] * 5
+
+
+def test_frames_in_the_data_of_a_call_stay_data() -> None:
+    # A prefix that names fewer octets than come, and a read that ends behind those: the rest is no frame.
+    prefix = b"q" + bytes(4)
+    body = prefix + reset_frame(7, Code.CANCEL)
+    server, pieces = warm([*[Step("call", prefix)] * 3, Step("open", b"slow"), Step("call", body)])
+    server.feed(pieces[0])
+    server.feed(pieces[1][: -len(body) + len(prefix)])
+    server.feed(pieces[1][-len(body) + len(prefix) :])
+    assert server.connection.calls == 1
+    assert server.by_stream()[9][1] == (Kind.DATA, 0, ANSWER + body)
 
 
 def test_what_is_known_of_a_call_is_gone_with_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -336,14 +379,67 @@ def test_calls_that_repeat_count_as_answers() -> None:
     assert not server.connection.failed
 
 
-def test_the_calls_that_are_expected_again_are_few_and_small() -> None:
+def test_quick_answers_are_worth_as_much_as_others() -> None:
+    quick, long = (Server(Limits(), quick=way) for way in (True, False))
+    for piece in write([Step("call", b"quick")] * 9):
+        quick.feed(piece)
+        long.feed(piece)
+        assert quick.connection._answers == long.connection._answers
+    assert quick.connection.quick_answers == 9
+
+
+def test_what_is_expected_again_is_little() -> None:
     server = Server(Limits(), quick=True)
-    for piece in write([Step("call", b"q" * octets) for octets in range(200, 280)]):
+    repeats = server.connection._repeats
+    for piece in write([Step("call", b"q" * (DATA_OCTETS + 1))] * 3):
         server.feed(piece)
-        repeats = server.connection._repeats
-        assert len(repeats) <= KNOWN_REPEATS
-        assert all(size - repeat.body <= REPEAT_OCTETS for size, repeat in repeats.items())
-    assert server.connection.quick_answers == 80
+    assert not repeats
+    server = Server(Limits(), quick=True)
+    repeats = server.connection._repeats
+    for piece in write([Step("call", b"q", b"1", extra) for extra in range(20) for _ in range(3)]):
+        server.feed(piece)
+    assert len(repeats) == KNOWN_REPEATS
+    repeat = repeats[0]
+    assert repeat.length == 0x81
+    assert all(repeat.of_length(length) is repeat.of_length(length) for length in range(256))
+    assert repeat.of_length(0x82).of_length(0x81) is repeat
+    assert len(repeat._lengths) <= 2 * (VALUE_OCTETS + 1)
+    assert repeat.of_length(VALUE_OCTETS + 1) is repeat
+
+
+def test_a_call_that_came_in_two_reads_is_not_expected_twice() -> None:
+    server, pieces = warm([Step("call", b"quick")] * 6)
+    for piece in pieces:
+        server.feed(piece[:20])
+        server.feed(piece[20:])
+    assert server.connection.quick_answers == 6
+    assert len(server.connection._repeats) == 1
+
+
+def test_calls_whose_heads_begin_alike_are_told_apart() -> None:
+    encoder = hpack.Encoder()
+    encoder.header_table_size = 0
+    quick, long = (Server(Limits(), quick=way) for way in (True, False))
+    pieces = [PREFACE + settings_frame([]) + SETTINGS_ACK]
+    for number in range(30):
+        more = [(b"grpc-timeout", b"%d" % (number + 10)), (b"x-extra", b"%d" % (number % 3))]
+        block = encoder.encode([*REQUEST, *more])
+        stream = 1 + 2 * number
+        pieces.append(frame(Kind.HEADERS, END_HEADERS, stream, block) + data(stream, b"quick", end=True))
+    for piece in pieces:
+        quick.feed(piece)
+        long.feed(piece)
+    assert len(quick.connection._repeats) == 3
+    assert quick.connection.quick_answers == 30
+    assert quick.by_stream() == long.by_stream()
+
+
+def test_a_block_that_fits_a_pattern_is_no_new_one() -> None:
+    server = Server(Limits(), quick=True)
+    calls = [Step("call", b"quick", b"1000"), Step("call", b"quick", b"2000"), *[Step("split", b"slow", b"3000")] * 5]
+    for piece in write(calls):
+        server.feed(piece)
+    assert len(server.connection._patterns) == 1
 
 
 def test_no_call_is_answered_behind_the_end() -> None:

@@ -5,10 +5,14 @@ import struct
 import time
 from dataclasses import replace
 
+import hpack
 import pytest
 
+from goloves.server.grpc.connection import GrpcConnection
 from goloves.server.grpc.limits import GrpcLimits
+from goloves.server.grpc.methods import Call, Method, Service
 from goloves.server.grpc.shared import GrpcShared
+from goloves.wire.http2.frames import PREFACE, SETTINGS_ACK, settings_frame
 from server.grpc.echo import NAME, Echo, ask
 from server.grpc.live import LiveGrpc
 from server.grpc.raw import (
@@ -26,6 +30,7 @@ from server.grpc.raw import (
     frame,
     prefixed,
 )
+from server.test_http_writes import Recorder
 
 ONCE, GATHER, SPREAD, CHAT = (f"/{NAME}/{method}" for method in ("Once", "Gather", "Spread", "Chat"))
 DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNAVAILABLE = 4, 8, 14
@@ -260,6 +265,27 @@ class TestConnections:
             gone = client.gone()
             assert (gone.code, gone.reset) == (0, False)
             assert server.call(lambda: server.shared.counters.cut_idle) == 1
+
+    async def test_one_whose_calls_are_all_answered_at_once_is_not_idle(self) -> None:
+        async def never(request: bytes, call: Call) -> bytes:
+            raise AssertionError(request)
+
+        method = Method(bytes, bytes, never, quick=lambda message: message)
+        shared = GrpcShared([Service("a.B", {"Call": method})], GrpcLimits(idle_timeout=60.0, keepalive=3600.0))
+        connection = GrpcConnection(shared)
+        connection.connection_made(Recorder())
+        connection.data_received(PREFACE + settings_frame([]) + SETTINGS_ACK)
+        block = hpack.Encoder().encode(call_fields("/a.B/Call"))
+        begin = shared.loop.time()
+        for number in range(5):
+            body = frame(DATA, END_STREAM, 1 + 2 * number, prefixed(b""))
+            connection.data_received(frame(HEADERS, END_HEADERS, 1 + 2 * number, block) + body)
+            connection.look_after(begin + 50 * (number + 1))
+        assert connection.served == 5
+        assert not connection.retiring
+        connection.look_after(begin + 311)
+        assert connection.retiring
+        assert shared.counters.cut_idle == 1
 
     def test_one_that_is_old_finishes_its_calls_and_goes(self) -> None:
         with LiveGrpc([Echo().service()], GrpcLimits(max_age=1.0)) as server, RawClient(server.port) as client:

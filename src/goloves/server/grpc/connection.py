@@ -77,6 +77,7 @@ class GrpcConnection(asyncio.Protocol):
         "_linger",
         "_parked",
         "_pinged_at",
+        "_quick_answers",
         "_reading",
         "_refused",
         "_stalled_at",
@@ -118,6 +119,8 @@ class GrpcConnection(asyncio.Protocol):
         """When the last stage of the end begins."""
         self._idle_since = now
         self._answered = 0
+        self._quick_answers = 0
+        """How many there were when the connection was last looked after."""
         self._pinged_at: float | None = None
         self._stalled_at = 0.0
         self._stalled_with = 0
@@ -316,7 +319,7 @@ class GrpcConnection(asyncio.Protocol):
         data = wire.take_output()
         if data:
             self._write(data)
-        if wire.quiet:
+        if wire.undisturbed:
             return
         if wire.queued:
             self._measure()
@@ -440,6 +443,9 @@ class GrpcConnection(asyncio.Protocol):
             counters.cut_silent += 1
             self.abort()
             return
+        if self.wire.quick_answers != self._quick_answers:  # to calls that were never among `_calls`
+            self._quick_answers = self.wire.quick_answers
+            self._idle_since = now
         if not self._calls and now - self._idle_since > limits.idle_timeout and not self.retiring:
             counters.cut_idle += 1
             self.retire()

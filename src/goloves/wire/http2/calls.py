@@ -1,7 +1,6 @@
-"""The calls of a connection: the streams that carry them, what is answered on them, and how they end.
+"""The calls of a connection: the streams that carry them, how they begin, what is answered on them, how they end.
 
-This is the half of a connection that the layer above acts on; `connection.py` is the half that reads what the peer
-sends.
+This is what the layer above acts on; `connection.py` reads what the peer sends.
 """
 
 from typing import Final
@@ -28,7 +27,7 @@ DRAIN_PING: Final = b"goloves!"
 
 
 class ConnectionFault(Exception):
-    """The peer broke a rule of the connection (RFC 9113 §5.4.1). It never leaves this module."""
+    """The peer broke a rule of the connection (RFC 9113 §5.4.1). It never leaves this package."""
 
     def __init__(self, code: Code, reason: str) -> None:
         super().__init__(reason)
@@ -89,8 +88,8 @@ class Calls:
         return self._finishing and not self._streams
 
     @property
-    def quiet(self) -> bool:
-        """Whether nothing waits for the peer's windows and no end is near: then neither of the two above says more."""
+    def undisturbed(self) -> bool:
+        """Whether no data waits for the peer's windows and no end was announced: `queued` is 0 and `finished` false."""
         return not self._sender.queued and not self._finishing
 
     def take_output(self) -> bytes:

@@ -122,16 +122,20 @@ class Connection(QuickCalls):
         events: list[Event] = []
         self._events = events
         self._quick_left = 0 if self.congested else QUICK_OCTETS
-        if not self._rest and self._block is None and self._answer_again(data, 0, len(data)):
-            return events
+        at = 0
         if self._rest:
             data = self._rest + data
         else:
             self._rest_since = now
+            if self._block is None:
+                at = self._answer_again(data, 0)
+                if at == len(data):
+                    return events
         try:
             if not self._settled:
                 data = self._settle(data)
-            at = self._read_frames(data) if self._settled else 0
+            if self._settled:
+                at = self._read_frames(data, at)
         except ConnectionFault as fault:
             self.fail(fault.code, fault.reason)
             return events
@@ -172,9 +176,9 @@ class Connection(QuickCalls):
         self._sender.out += (settings_frame(settings), window_frame(0, limits.connection_window - DEFAULT_WINDOW))
         self._say_goodbye()
 
-    def _read_frames(self, data: bytes) -> int:
-        """Take the whole frames; give where the first incomplete one starts."""
-        at, end = 0, len(data)
+    def _read_frames(self, data: bytes, at: int) -> int:
+        """Take the whole frames from `at` on; give where the first incomplete one starts."""
+        end, tried = len(data), at
         unpack, handlers = HEADER.unpack_from, self._handlers
         while end - at >= HEADER_OCTETS:
             head, flags, stream = unpack(data, at)
@@ -188,10 +192,9 @@ class Connection(QuickCalls):
                 break
             kind = head & 0xFF
             if kind == HEADERS and flags == END_HEADERS and stream == self._next_stream and self._block is None:
-                body = data[after + 2] if after + 2 < end else 0
-                start, at = at, self._answer_again(data, at, after - at + HEADER_OCTETS + body)
-                if at == start:
-                    at = self._on_call(data, at, payload, after, end)
+                if at != tried:
+                    tried = self._answer_again(data, at)
+                at = tried if at != tried else self._on_call(data, at, payload, after, end)
                 continue
             if self._block is not None and kind != Kind.CONTINUATION:
                 raise ConnectionFault(Code.PROTOCOL_ERROR, "a frame came inside of a header block")

@@ -8,20 +8,30 @@ earlier calls, the fastest way first:
 2. A header block that is known, or differs from a known one in that value alone, leads to its request.
 3. Any other is decoded.
 
-What is known holds while the decoder's table is as it is. Each way gives the bytes that the long way gives, in which a
-call is a stream and the layer above answers it; `tests/wire/test_http2_quick.py` holds them equal.
+What is known holds while the decoder's table is as it is. Each way gives on each stream the frames that the long way
+gives, in which a call is a stream and the layer above answers it; `tests/wire/test_http2_quick.py` holds them equal.
+And an answer counts as much: for its data and for its end.
 """
 
-from collections.abc import Callable
 from struct import Struct
 from typing import Final
 
 from goloves.wire.hpack import DamagedBlock
 from goloves.wire.http2.calls import ConnectionFault
 from goloves.wire.http2.control import Control
-from goloves.wire.http2.frames import END_STREAM, HEADER, HEADER_OCTETS, MAX_FRAME, MAX_STREAM, Code, Kind
+from goloves.wire.http2.frames import (
+    END_HEADERS,
+    END_STREAM,
+    HEADER,
+    HEADER_OCTETS,
+    MAX_FRAME,
+    MAX_STREAM,
+    Code,
+    Kind,
+    frame_start,
+)
 from goloves.wire.http2.limits import LARGE_OCTETS, REFUSAL_COST, Limits
-from goloves.wire.http2.requests import Malformed, Pattern, Quick, Request, RequestReader, TooLarge
+from goloves.wire.http2.requests import Malformed, Pattern, Quick, QuickWay, Request, RequestReader, TooLarge
 from goloves.wire.http2.streams import State, Stream
 
 QUICK_OCTETS: Final = 1_048_576
@@ -34,42 +44,73 @@ KNOWN_OCTETS: Final = 512
 """Blocks whose meaning a connection remembers, those among them that differ in one value, and octets of the longest: a
 client's methods, each field written out."""
 
-KNOWN_REPEATS: Final = 32
-REPEAT_OCTETS: Final = 255
-"""Calls that a connection expects to be repeated, each of another length, and the most octets of their data, which the
-last octet of its length tells: a request for an id of the longest tag has 138."""
+KNOWN_REPEATS: Final = 8
+VALUE_OCTETS: Final = 16
+DATA_OCTETS: Final = 255
+"""Kinds of calls that a connection expects to be repeated; the most octets of a value that may differ from call to
+call, of which `grpc-timeout` has nine; and of a call's data, of which a request for an id of the longest tag has 138.
+What is longer is read."""
 
 _STREAM: Final = Struct(">I")
 _START: Final = HEADER_OCTETS - _STREAM.size
 """A frame's header ends with its stream's number, which stands behind so many octets."""
 
+_DATA_STARTS: Final = [frame_start(Kind.DATA, END_STREAM, octets) for octets in range(DATA_OCTETS + 1)]
+_DATA_LENGTH: Final = HEADER_OCTETS - 2
+"""How far before the payload of DATA the last octet of its length stands."""
+
 
 class Repeat:
     """A call that was answered at once, cut up where its next one may differ: HEADERS, and DATA that ends the request.
 
-    All calls that it stands for are equally long, and so is their data.
+    One whose value has another length is another `Repeat`, which this one knows.
     """
 
-    __slots__ = ("after", "before", "body", "may_skip", "quick", "start", "value", "value_end")
+    __slots__ = (
+        "_lengths",
+        "_way",
+        "after",
+        "before",
+        "body_at",
+        "head",
+        "length",
+        "may_skip",
+        "quick",
+        "start",
+        "value_at",
+        "value_end",
+    )
 
-    def __init__(
-        self, call: bytes, block: int, value: slice, may_skip: Callable[[bytes], bool] | None, quick: Quick
-    ) -> None:
-        """`block` is the number of octets of the header block, and `value` where in it the value is that may differ.
+    def __init__(self, head: bytes, length: int | None, after: bytes, quick: Quick, way: QuickWay) -> None:
+        """`length` is the first octet of the value's string (RFC 7541 §5.2), which stands between `head` and `after`.
 
-        `may_skip` says whether another value may be there; None if none may.
+        None says that nothing in the block may differ; `head` is all of it then.
         """
-        self.value = HEADER_OCTETS + value.start
-        self.value_end = HEADER_OCTETS + value.stop
-        self.body = 2 * HEADER_OCTETS + block
-        """Where the data is."""
-        self.start = call[:_START]
-        self.before = call[HEADER_OCTETS : self.value]
-        """From the stream's number to the value."""
-        self.after = call[self.value_end : self.body - _STREAM.size]
-        """From the value to the stream's number in DATA."""
-        self.may_skip = may_skip
+        octets = 0 if length is None else length & 0x7F
+        self.head = head
+        self.length = length
+        self.after = after
         self.quick = quick
+        self.may_skip = None if length is None else way.judge(length)
+        """Says whether another value may be there."""
+        self.before = head if length is None else head + bytes((length,))
+        self.start = frame_start(Kind.HEADERS, END_HEADERS, len(self.before) + octets + len(after))
+        # Places in a call:
+        self.value_at = HEADER_OCTETS + len(self.before)
+        self.value_end = self.value_at + octets
+        self.body_at = self.value_end + len(after) + HEADER_OCTETS
+        self._way = way
+        self._lengths = {length: self}
+
+    def of_length(self, length: int) -> "Repeat":
+        """Give the same call with a value whose string begins with this octet; this one if that would be too long."""
+        found = self._lengths.get(length)
+        if found is None:
+            if length & 0x7F > VALUE_OCTETS:
+                return self
+            found = self._lengths[length] = Repeat(self.head, length, self.after, self.quick, self._way)
+            found._lengths = self._lengths
+        return found
 
 
 class QuickCalls(Control):
@@ -86,46 +127,40 @@ class QuickCalls(Control):
         """What blocks mean while the table is as it is."""
         self._patterns: list[Pattern] = []
         """The same of blocks that differ in one value."""
-        self._repeats: dict[int, Repeat] = {}
-        """Calls that may be repeated, by their length."""
+        self._repeats: list[Repeat] = []
+        """Calls that may be repeated, the one that was last first."""
         self._known_at = 0
         """How often the table had changed when this was learnt."""
 
-    def _answer_again(self, data: bytes, at: int, size: int) -> int:
-        """Answer the call at `at`, of `size` octets, if it repeats an earlier one, and those behind it that do so, too.
+    def _answer_again(self, data: bytes, at: int) -> int:
+        """Answer the call at `at` if it repeats an earlier one, and those behind it that do, too.
 
-        Gives where the first one is that doesn't, or that is too near to a limit.
+        Gives where the first one is that doesn't, or that has not come whole, or is too near to a limit.
         """
-        repeat, way, sender = self._repeats.get(size), self._way, self._sender
-        if (
-            repeat is None
-            or way is None
-            or self._decoder.changes != self._known_at
-            or sender.initial_window < MAX_FRAME
-            or sender.must_forget_table
-            or len(self._streams) >= self._limits.streams
-            or self._finishing
-        ):
+        repeats, way, sender = self._repeats, self._way, self._sender
+        if not repeats or way is None or self._decoder.changes != self._known_at:
             return at
-        may_skip, end = repeat.may_skip, len(data)
+        repeat, end, turned_at = repeats[0], len(data), -1
         stream = self._next_stream
-        while at < end and stream < MAX_STREAM:
-            call = data[at : at + size]
+        while at < end and stream < MAX_STREAM and self._may_be_quick():
+            value_at, body_at = at + repeat.value_at, at + repeat.body_at
+            if repeat.length is not None and value_at <= end and data[value_at - 1] != repeat.length:
+                repeats[0] = repeat = repeat.of_length(data[value_at - 1])
+                body_at = at + repeat.body_at
+            octets = data[body_at - _DATA_LENGTH] if body_at <= end else 0
+            done = body_at + octets
             name = _STREAM.pack(stream)
-            body = call[repeat.body :]
-            if may_skip is None:
-                known = b"".join((repeat.start, name, repeat.after, name, body))
-            else:
-                value = call[repeat.value : repeat.value_end]
-                known = b"".join((repeat.start, name, repeat.before, value, repeat.after, name, body))
+            value, body = data[value_at : at + repeat.value_end], data[body_at:done]
+            start, before, after = repeat.start, repeat.before, repeat.after
             if (
-                call != known
-                or not (may_skip is None or may_skip(value))
-                or self._quick_left <= 0
-                or self._receive_window < MAX_FRAME
-                or sender.window < MAX_FRAME
+                done > end
+                or data[at:done] != b"".join((start, name, before, value, after, _DATA_STARTS[octets], name, body))
+                or not (repeat.may_skip is None or repeat.may_skip(value))
             ):
-                break
+                if turned_at == at or not self._turn(data, at):
+                    break
+                repeat, turned_at = repeats[0], at
+                continue
             answer = repeat.quick(body)
             if answer is None:
                 break
@@ -134,17 +169,26 @@ class QuickCalls(Control):
             sender.window -= given
             sender.spoke = True
             self._quick_left -= given
-            stream += 2
-            self._next_stream = stream
-            self._answers += 1
+            self._answers += 2
             self.quick_answers += 1
-            octets = len(body)
             self._receive_window -= octets
             self._uncredited += octets
             if self._uncredited >= self._credit_due:
                 self._give_credit()
-            at += size
+            stream += 2
+            self._next_stream = stream
+            at = done
         return at
+
+    def _turn(self, data: bytes, at: int) -> bool:
+        """Put another call first that begins as the one at `at` does; False if there is none."""
+        repeats, start = self._repeats, data[at : at + _START]
+        for place in range(1, len(repeats)):
+            other = repeats[place]
+            if (other.length is not None or other.start == start) and data.startswith(other.head, at + HEADER_OCTETS):
+                repeats.insert(0, repeats.pop(place))
+                return True
+        return False
 
     def _on_call(self, data: bytes, at: int, payload: int, after: int, end: int) -> int:
         """Take the HEADERS of a new call, and its data if that is there and can be answered; give where they end."""
@@ -153,7 +197,8 @@ class QuickCalls(Control):
         block = data[payload:after]
         request, pattern = self._recall(block)
         if request is not None and (done := self._answer_at_once(request, stream, data, at, after, end)):
-            self._expect(data[at:done], block, request, pattern)
+            if done - after - HEADER_OCTETS <= DATA_OCTETS:
+                self._expect(block, pattern, request)
             return done
         varying: bytes | None = None
         if request is None or pattern is not None:
@@ -164,7 +209,7 @@ class QuickCalls(Control):
                 return after
             request, varying = read
             # A block that has put something into the table does so again when it comes again: it has to be decoded.
-            if self._decoder.changes == changes:
+            if pattern is None and self._decoder.changes == changes:
                 self._know(block, request, varying)
             if (
                 pattern is None
@@ -193,9 +238,9 @@ class QuickCalls(Control):
         sender = self._sender
         sender.out += (way.head, name, way.data_heads[size], name, answer, way.tail, name, way.trailers)
         sender.window -= size
-        self._quick_left -= size
-        self._answers += 1
         sender.spoke = True
+        self._quick_left -= size
+        self._answers += 2
         self.quick_answers += 1
         self._receive_window -= done - body
         self._credit_connection(done - body)
@@ -255,29 +300,23 @@ class QuickCalls(Control):
             return request, None
         for pattern in self._patterns:
             value = pattern.value(block)
-            if value is not None:
-                return (pattern.request, pattern) if self._may_skip(value[0])(value[1:]) else (None, None)
+            if value is not None and self._way is not None:
+                return (pattern.request, pattern) if self._way.judge(value[0])(value[1:]) else (None, None)
         return None, None
 
-    def _may_skip(self, length: int) -> Callable[[bytes], bool]:
-        """Give what says if a value may be skipped whose string begins with this octet (RFC 7541 §5.2)."""
-        way = self._way
-        assert way is not None  # without one there is no pattern
-        return way.may_skip_coded if length >= 0x80 else way.may_skip
-
-    def _expect(self, call: bytes, block: bytes, request: Request, pattern: Pattern | None) -> None:
+    def _expect(self, block: bytes, pattern: Pattern | None, request: Request) -> None:
         """Remember a call that was answered at once, and whose block was known: it may come again."""
-        if len(call) - len(block) - 2 * HEADER_OCTETS > REPEAT_OCTETS:
-            return
-        if len(self._repeats) >= KNOWN_REPEATS:
-            self._repeats.clear()
-        value, may_skip = slice(0, 0), None
+        way, quick, repeats = self._way, request.quick, self._repeats
+        assert way is not None
+        assert quick is not None
+        length = None
+        head, after = block, b""
         if pattern is not None:
-            before = len(pattern.before)
-            value = slice(before + 1, len(block) - len(pattern.after))
-            may_skip = self._may_skip(block[before])
-        assert request.quick is not None
-        self._repeats[len(call)] = Repeat(call, len(block), value, may_skip, request.quick)
+            head, after = pattern.before, pattern.after
+            length = block[len(head)]
+        if not any(known.head == head and known.after == after for known in repeats):
+            repeats.insert(0, Repeat(head, length, after, quick, way))
+            del repeats[KNOWN_REPEATS:]
 
     def _know(self, block: bytes, request: Request, varying: bytes | None) -> None:
         """Remember what a block means, for as long as the table stays as it is."""

@@ -105,6 +105,10 @@ class QuickWay:
         self.data_heads = _DataHeads(head)
         """What stands between the stream's numbers of HEADERS and of DATA, by the octets of that: at most MAX_FRAME."""
 
+    def judge(self, length: int) -> Callable[[bytes], bool]:
+        """Give what says whether a value may be skipped whose string begins with this octet (RFC 7541 §5.2)."""
+        return self.may_skip_coded if length >= 0x80 else self.may_skip
+
 
 class _DataHeads(dict[int, bytes]):
     """See `QuickWay.data_heads`; each is made when it is first asked for."""
