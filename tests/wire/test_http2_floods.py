@@ -86,6 +86,8 @@ CHATTER: dict[str, Callable[[int], bytes]] = {
     "WINDOW_UPDATEs of closed streams": lambda n: window_frame(3, 1),
     "unknown frames": lambda n: b"\0\0\1\xf1\0\0\0\0\0x",
     "GOAWAY": lambda n: frame(Kind.GOAWAY, 0, 0, bytes(8)),
+    "empty DATA on calls that we gave up": lambda n: data(5, b""),
+    "octets on calls that we gave up": lambda n: data(5, b"x"),
     "trailers on calls that we gave up": lambda n: frame(Kind.HEADERS, END_HEADERS | END_STREAM, 5, b""),
 }
 

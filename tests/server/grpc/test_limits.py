@@ -1,9 +1,11 @@
 """What a connection may hold and how long it may take, at the level of the server."""
 
+import asyncio
 import socket
 import struct
 import time
 from dataclasses import replace
+from typing import Any
 
 import hpack
 import pytest
@@ -21,6 +23,7 @@ from server.grpc.raw import (
     END_STREAM,
     GOAWAY,
     HEADERS,
+    PING,
     RST_STREAM,
     SETTINGS,
     WINDOW_UPDATE,
@@ -249,6 +252,133 @@ class TestRequestsThatAreNotWhole:
             server.wait_for(lambda: server.shared.held == 0)
 
 
+class Full(Recorder):
+    """A transport that holds as much as it is told."""
+
+    left = 0
+
+    def get_write_buffer_size(self) -> int:
+        return self.left
+
+
+def quiet(service: Service | None = None, **limits: Any) -> tuple[GrpcConnection, Full]:
+    """Give a connection without a socket, on which nothing is sent by itself."""
+    shared = GrpcShared([service or Echo().service()], GrpcLimits(keepalive=3600.0, **limits))
+    connection, transport = GrpcConnection(shared), Full()
+    connection.connection_made(transport)
+    connection.data_received(PREFACE + settings_frame([]) + SETTINGS_ACK)
+    return connection, transport
+
+
+class TestUnread:
+    async def test_few_octets_count_and_are_cut_in_time_too(self) -> None:
+        connection, transport = quiet(write_timeout=10.0)
+        shared, now = connection.shared, connection.shared.loop.time()
+        transport.left = 100_000
+        connection.look_after(now)
+        assert shared.unread == 100_000
+        connection.look_after(now + 9)
+        assert not transport.aborted
+        connection.look_after(now + 11)
+        assert transport.aborted
+        assert shared.counters.cut_unread == 1
+
+    async def test_those_of_all_clients_together_have_a_limit(self) -> None:
+        connection, transport = quiet(max_unread=2**20)
+        others = [GrpcConnection(connection.shared) for _ in range(11)]
+        transports = [transport, *(Full() for _ in others)]
+        now = connection.shared.loop.time()
+        for each, held in zip([connection, *others], transports, strict=True):
+            if each is not connection:
+                each.connection_made(held)
+            held.left = 100_000
+            each.look_after(now)
+        assert [held.aborted for held in transports] == [True, True] + [False] * 10
+        assert connection.shared.counters.cut_too_much_unread == 2
+
+    async def test_who_takes_something_now_and_then_is_not_cut(self) -> None:
+        connection, transport = quiet(write_timeout=10.0)
+        begin = connection.shared.loop.time()
+        transport.left = 400_000
+        connection.pause_writing()
+        for second in range(0, 100, 5):
+            transport.left -= 1
+            connection.look_after(begin + second)
+        assert not transport.aborted
+        connection.look_after(begin + 106)
+        assert transport.aborted
+
+    @pytest.mark.parametrize("takes", [True, False])
+    async def test_who_takes_less_than_is_written_is_not_cut(self, takes: bool) -> None:
+        connection, transport = quiet(write_timeout=10.0)
+        begin = connection.shared.loop.time()
+        transport.left = 1000
+        for second in range(0, 40, 5):
+            written = len(b"".join(transport.written))
+            connection.data_received(frame(PING, 0, 0, bytes(8)) if second % 20 == 0 else b"")
+            transport.left += len(b"".join(transport.written)) - written
+            transport.left -= takes
+            connection.look_after(begin + second)
+        assert transport.aborted is not takes
+
+    async def test_none_are_left_once_they_were_taken(self) -> None:
+        connection, transport = quiet(write_timeout=10.0)
+        now = connection.shared.loop.time()
+        for second in (0, 100):
+            transport.left = 1000
+            connection.look_after(now + second)
+            transport.left = 0
+            connection.look_after(now + second + 1)
+            assert connection.shared.unread == 0
+        assert not transport.aborted
+
+
+class TestTurns:
+    async def test_who_sends_much_lets_others_go_first(self) -> None:
+        connection, transport = quiet()
+        unknown = frame(0xF1, 0, 0, b"")
+        connection.data_received(unknown * 1000)
+        assert transport.reading
+        connection.data_received(unknown * 7500)
+        assert not transport.reading
+        await asyncio.sleep(0)
+        assert transport.reading
+
+    async def test_who_is_not_read_from_for_other_reasons_is_not_read_from_then(self) -> None:
+        connection, transport = quiet()
+        connection.data_received(frame(0xF1, 0, 0, b"") * 7500)
+        connection.pause_writing()
+        await asyncio.sleep(0)
+        assert not transport.reading
+        connection.resume_writing()
+        assert transport.reading
+
+
+class TestHeads:
+    async def test_large_ones_are_held_as_long_as_their_calls(self) -> None:
+        connection, _ = quiet(max_held=2**20)
+        shared, encoder = connection.shared, hpack.Encoder()
+        encoder.header_table_size = 0
+
+        def head(number: int, octets: int) -> bytes:
+            fields = call_fields(CHAT, ("x-large", f"{number:03}" + "v" * octets))
+            return frame(HEADERS, END_HEADERS, 1 + 2 * number, encoder.encode(fields, huffman=False))
+
+        connection.data_received(head(0, 1000))
+        assert shared.held == 0
+        for number in range(1, 4):
+            connection.data_received(head(number, 10_000))
+        assert 30_000 < shared.held < 33_000
+        connection.data_received(frame(RST_STREAM, 0, 3, bytes(4)))
+        assert 20_000 < shared.held < 22_000
+        for number in range(4, 50):
+            connection.data_received(head(number, 10_000))
+        assert shared.held_share - 11_000 < shared.held <= shared.held_share
+        assert connection.wire.calls == len(connection._calls) < 20
+        connection.connection_lost(None)
+        assert shared.held == 0
+
+
 class TestConnections:
     def test_calls_are_counted_on_open_and_closed_connections(self) -> None:
         with LiveGrpc([Echo().service()]) as server:
@@ -270,11 +400,9 @@ class TestConnections:
         async def never(request: bytes, call: Call) -> bytes:
             raise AssertionError(request)
 
-        method = Method(bytes, bytes, never, quick=lambda message: message)
-        shared = GrpcShared([Service("a.B", {"Call": method})], GrpcLimits(idle_timeout=60.0, keepalive=3600.0))
-        connection = GrpcConnection(shared)
-        connection.connection_made(Recorder())
-        connection.data_received(PREFACE + settings_frame([]) + SETTINGS_ACK)
+        service = Service("a.B", {"Call": Method(bytes, bytes, never, quick=lambda message: message)})
+        connection, _ = quiet(service, idle_timeout=60.0)
+        shared = connection.shared
         block = hpack.Encoder().encode(call_fields("/a.B/Call"))
         begin = shared.loop.time()
         for number in range(5):

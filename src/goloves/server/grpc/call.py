@@ -74,6 +74,7 @@ class GrpcCall:
         "_ended",
         "_expires",
         "_head",
+        "_head_octets",
         "_held",
         "_message",
         "_reader",
@@ -90,7 +91,10 @@ class GrpcCall:
         "stream",
     )
 
-    def __init__(self, connection: "GrpcConnection", stream: int, route: Route, timeout: float | None) -> None:
+    def __init__(
+        self, connection: "GrpcConnection", stream: int, route: Route, timeout: float | None, head_octets: int
+    ) -> None:
+        """`head_octets`: what the call holds of its head alone, and no other call with it."""
         self.stream = stream
         self.done = False
         self._connection = connection
@@ -110,6 +114,7 @@ class GrpcCall:
         self._reader = MessageReader(shared.limits.max_message if limit is None else limit, route.encoding)
         self._message: bytes | None = None
         self._ended = False
+        self._head_octets = head_octets
         self._held = 0
         self._uncredited = 0
         self._waiter: asyncio.Future[None] | None = None
@@ -165,6 +170,12 @@ class GrpcCall:
 
     def begin(self, *, ended: bool) -> None:
         """Start: the head has come."""
+        if self._head_octets:
+            try:
+                self._hold(0)
+            except CallError as error:
+                self.finish(error)
+                return
         if self._route.method.many_requests:
             self._ended = ended
             if ended:
@@ -266,7 +277,11 @@ class GrpcCall:
         return False
 
     def _hold(self, held: int) -> None:
-        """Account for what is held of the request; too much of that ends this call, or those that hold the most."""
+        """Account for what is held of the request's messages, and of its head.
+
+        Too much of that ends this call, or those that hold the most.
+        """
+        held += self._head_octets
         change = held - self._held
         if change:
             self._held = held
@@ -429,6 +444,7 @@ class GrpcCall:
         self.done = True
         self._message = None
         self._connection.unpark(self)
+        self._head_octets = 0
         self._hold(0)
         if self._timer is not None:
             self._timer.cancel()

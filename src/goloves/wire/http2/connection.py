@@ -348,6 +348,7 @@ class Connection(QuickCalls):
         outcome = TRANSITIONS[self._state(stream)][Input.DATA]
         if not isinstance(outcome, State):
             self._credit_connection(size)
+            self._spend_chatter()
             if isinstance(outcome, Fault):
                 self._judge(outcome, stream)
             return

@@ -45,7 +45,18 @@ class TooLarge(Exception):
 class Request:
     """A request's head, checked. It may be shared by many calls, so nobody changes it once it has been prepared."""
 
-    __slots__ = ("authority", "content_length", "fields", "method", "path", "quick", "route", "scheme", "seen")
+    __slots__ = (
+        "authority",
+        "content_length",
+        "fields",
+        "method",
+        "path",
+        "quick",
+        "route",
+        "scheme",
+        "seen",
+        "unshared",
+    )
 
     def __init__(
         self,
@@ -69,6 +80,8 @@ class Request:
         """Where the layer above sends it; set when the request is prepared."""
         self.quick: Quick | None = None
         """Answers a call that came whole at once, if that can be."""
+        self.unshared = 0
+        """Octets of its fields, with 32 for each, if it is too large to be remembered: then each call has its own."""
         self.seen = 0
         """How often its fields were read with a varying one among them."""
 
@@ -206,9 +219,10 @@ class RequestReader:
     def _read_anew(self, fields: tuple[Field, ...], most_octets: int, most_fields: int) -> Request:
         octets = check_size(fields, most_octets, most_fields)
         request = self._check(fields)
+        request.unshared = 0 if octets <= MAX_REMEMBERED_OCTETS else octets
         if self.way is not None:
             self.way.prepare(request)
-        if octets <= MAX_REMEMBERED_OCTETS:
+        if not request.unshared:
             if len(self._remembered) >= MAX_REMEMBERED:
                 self._remembered.clear()
             self._remembered[fields] = request
