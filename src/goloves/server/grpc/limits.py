@@ -63,9 +63,9 @@ class GrpcLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Bytes of answers that clients leave unread, all connections together; over it, the one that has been unread for
     longest is cut."""
     max_held: int = 67_108_864
-    """Bytes of requests that have come and can't be answered yet, all connections together. Calls of a connection that
-    holds more than a sixteenth get RESOURCE_EXHAUSTED; so do, over the whole, those of the connections that hold the
-    most."""
+    """Bytes of requests that have come and can't be answered yet, and of heads above 2 KB of calls that are open, all
+    connections together. Calls of a connection that holds more than a sixteenth get RESOURCE_EXHAUSTED; so do, over the
+    whole, those of the connections that hold the most."""
 
     def problems(self) -> list[str]:
         """Say which of these numbers can't be, each by its name."""
