@@ -91,6 +91,10 @@ class Echo:
             except asyncio.CancelledError:
                 self.seen.append("cancelled")
                 raise
+        if ask.text == "another's end":
+            other = asyncio.get_running_loop().create_future()
+            other.cancel()
+            await other
         if ask.text == "fault":
             raise ZeroDivisionError("a fault of the handler's")
         if ask.fail:

@@ -93,6 +93,18 @@ class TestSynchronous:
         assert "division" not in caught.value.details().lower()
         assert server.call(lambda: server.shared.counters.failed) == before + 1
 
+    @pytest.mark.parametrize("kind", ["once", "gather", "spread", "chat"])
+    def test_a_handler_that_meets_the_cancellation_of_another_ends_its_call(
+        self, stub: Stub, server: LiveGrpc, kind: str
+    ) -> None:
+        before = server.call(lambda: server.shared.counters.failed)
+        request = ask("another's end", times=2)
+        with pytest.raises(grpc.RpcError) as caught:
+            list(getattr(stub, kind)(iter([request]) if kind in ("gather", "chat") else request, timeout=PATIENCE))
+        assert caught.value.code() is grpc.StatusCode.INTERNAL
+        assert server.call(lambda: server.shared.counters.failed) == before + 1
+        server.wait_for(lambda: all(not connection._calls for connection in server.shared.connections()))
+
     def test_a_deadline_reaches_the_handler_and_ends_the_call(self, stub: Stub, echo: Echo, server: LiveGrpc) -> None:
         stub.once(ask("quick"), timeout=5)
         assert echo.time_left is not None

@@ -373,11 +373,14 @@ class GrpcCall:
             self.finish(error)
         except GolovesError as error:
             self.finish(call_error(error))
+        except asyncio.CancelledError:
+            # If the call is done, this is how its task ends. Else something that the handler waited for was cancelled,
+            # and not by the client: in gRPC's list of status codes CANCELLED is the caller's doing as a rule, and
+            # INTERNAL what must not happen.
+            self._fail()
+            raise
         except Exception:
-            if not self.done:
-                self._connection.shared.counters.failed += 1
-                log.exception("a call failed: this is a fault in Goloves", method=self._route.name)
-                self.finish(CallError(Status.INTERNAL, "this node met a fault of its own; its log says more"))
+            self._fail()
 
     async def _stream(self, answers: AsyncIterator[Any]) -> None:
         method, connection = self._route.method, self._connection
@@ -451,6 +454,13 @@ class GrpcCall:
         task = self._task
         if task is not None and task is not asyncio.current_task(self._connection.shared.loop):
             task.cancel()
+
+    def _fail(self) -> None:
+        """End the call, unless it is done, by the exception that is being handled: a fault in this program."""
+        if not self.done:
+            self._connection.shared.counters.failed += 1
+            log.exception("a call failed: this is a fault in Goloves", method=self._route.name)
+            self.finish(CallError(Status.INTERNAL, "this node met a fault of its own; its log says more"))
 
     def _expire(self) -> None:
         self.finish(CallError(Status.DEADLINE_EXCEEDED, "the call's deadline passed"))

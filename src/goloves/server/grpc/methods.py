@@ -8,7 +8,8 @@ A handler gets the request and the `Call`; it gives the answer or raises `CallEr
     bidirectional       async def handler(requests, call): yield answer
 
 It runs in a task of its own, which is cancelled when the client cancels, when the deadline passes and when the
-connection is lost. Whatever else it raises is logged and becomes INTERNAL without a word to the client.
+connection is lost. Whatever else it raises, cancellations of others included, is logged and becomes INTERNAL without a
+word to the client.
 
 A method may have a quick way beside its handler: `quick` gets a whole message with its prefix and gives the answer's,
 or None: then nothing has happened and the handler is called. It must not wait. A unary call that is answered by it
