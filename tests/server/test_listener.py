@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -10,7 +11,8 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import pytest
 
@@ -20,15 +22,17 @@ from goloves.server.listener import address_of, close_listener, listen, received
 from server.live import PATIENCE, LiveNode
 from server.raw import Client
 
+NO_ROOM = "no room for new connections: they wait; raise the limit of open files (ulimit -n)"
+
 LIMITED = """
 import resource, sys
 from server.live import LiveNode
 with LiveNode() as node:
     used = len(__import__("os").listdir("/proc/self/fd"))
     resource.setrlimit(resource.RLIMIT_NOFILE, (used + 10, used + 10))
-    print(node.port, flush=True)
+    print(node.port, node.grpc.rpartition(":")[2], flush=True)
     sys.stdin.readline()
-    print(node.call(lambda: node.node.http.counters.accept_paused), flush=True)
+    print(*node.call(lambda: [node.node.counters()[f"{plane}_accept_paused"] for plane in ("http", "grpc")]))
 """
 
 
@@ -191,21 +195,48 @@ def test_an_address_that_can_not_be_had_is_told_by_name(address: Address, messag
     assert str(address) in caught.value.message
 
 
+class LimitedNode:
+    """A node with room for ten more files, in a process of its own."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", LIMITED],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+        assert self._process.stdout is not None
+        self._lines = self._process.stdout
+        self.http, self.grpc = map(int, self.says(r"\d+ \d+$").split())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self._process.kill()
+        self._process.communicate()
+
+    def says(self, pattern: str) -> str:
+        """Read until a line that fits."""
+        while not re.match(pattern, line := self._lines.readline()):
+            assert line, "the node has ended"
+        return line
+
+    def end(self) -> list[str]:
+        """End it; give what it said to the end: the last line is how often no file was left, over HTTP and gRPC."""
+        said, _ = self._process.communicate("\n", PATIENCE)
+        assert self._process.returncode == 0
+        return said.splitlines()
+
+
 def test_without_file_descriptors_old_connections_go_on_and_new_ones_come_when_there_is_room() -> None:
-    places = os.pathsep.join(sys.path)
-    with subprocess.Popen(
-        [sys.executable, "-c", LIMITED],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "PYTHONPATH": places},
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        while not (line := process.stdout.readline()).strip().isdigit():
-            assert line, "the node did not start"
-        address = Address(host="127.0.0.1", port=int(line))
+    with LimitedNode() as node:
+        address = Address(host="127.0.0.1", port=node.http)
         clients = [Client(address) for _ in range(20)]  # the kernel takes them all in, the node only some
         answered = [client for client in clients if _answers(client)]
         waiting = [client for client in clients if client not in answered]
@@ -220,12 +251,22 @@ def test_without_file_descriptors_old_connections_go_on_and_new_ones_come_when_t
             assert client.read().status == 200  # the request that it sent while it waited
         for client in waiting:
             client.socket.close()
-        process.stdin.write("\n")
-        process.stdin.flush()
-        said = process.stdout.read()
-    assert said.count("no room for new connections: they wait; raise the limit of open files (ulimit -n)") == 1
-    assert int(said.splitlines()[-1]) > 0
-    assert process.returncode == 0
+        said = node.end()
+    assert sum(NO_ROOM in line for line in said) == 1
+    over_http, over_grpc = map(int, said[-1].split())
+    assert over_http > 0
+    assert over_grpc == 0
+
+
+def test_what_is_not_accepted_for_want_of_file_descriptors_is_counted_for_its_own_protocol() -> None:
+    with LimitedNode() as node:
+        clients = [socket.create_connection(("127.0.0.1", node.grpc)) for _ in range(20)]
+        node.says(f".*{re.escape(NO_ROOM)}")
+        for client in clients:
+            client.close()
+        over_http, over_grpc = map(int, node.end()[-1].split())
+    assert over_http == 0
+    assert over_grpc > 0
 
 
 def _answers(client: Client) -> bool:

@@ -109,7 +109,8 @@ class Node:
         for listener, connect, protocols, kind in self._listeners:
             context = partial(self._tls.context, protocols) if self._tls is not None else None
             is_due = partial(self._is_due, self._balance, kind) if self._balance is not None else None
-            acceptor = Acceptor(listener, connect, self._no_room, context, is_due, self._handshakes[kind])
+            no_room = partial(self._no_room, self.http if kind is Kind.HTTP else self.grpc)
+            acceptor = Acceptor(listener, connect, no_room, context, is_due, self._handshakes[kind])
             acceptor.start()
             self._acceptors.append(acceptor)
         self.stage = Stage.SERVING
@@ -227,8 +228,9 @@ class Node:
         # Without TLS there is no wait, and who is one too many is told so.
         return self._tls is None or plane.over(address, held, pending) is None
 
-    def _no_room(self) -> None:
-        self.http.counters.accept_paused += 1
+    @staticmethod
+    def _no_room(plane: HttpShared | GrpcShared) -> None:
+        plane.counters.accept_paused += 1
 
 
 async def run_node(node: Node, stop: asyncio.Event, notice: float, started: Callable[[], None] = lambda: None) -> None:
