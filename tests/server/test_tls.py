@@ -1,5 +1,6 @@
 """TLS for the listeners: versions, ALPN, client certificates, renewal."""
 
+import contextlib
 import socket
 import ssl
 import struct
@@ -15,7 +16,7 @@ from goloves.server.tls import Certificates
 from server.grpc.certificates import Pair, self_signed
 from server.grpc.echo import Echo, Stub, ask
 from server.grpc.live import PATIENCE, LiveGrpc
-from server.grpc.raw import PREFACE, WINDOW_UPDATE, RawClient, call_fields, frame, prefixed
+from server.grpc.raw import PREFACE, SETTINGS, WINDOW_UPDATE, RawClient, call_fields, frame, prefixed
 from server.live import LiveNode
 
 
@@ -67,6 +68,26 @@ def test_grpcio_calls_over_tls(server: LiveGrpc, pair: Pair) -> None:
 def test_the_protocol_is_chosen_by_alpn(server: LiveGrpc) -> None:
     with connect(server.port) as made:
         assert made.selected_alpn_protocol() == "h2"
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("offered", [["http/1.1"], ["spdy/3", "h2c"], []], ids=["HTTP/1.1", "others", "nothing"])
+def test_a_client_that_does_not_offer_http2_is_closed_and_counted(
+    server: LiveGrpc, offered: list[str], version: ssl.TLSVersion
+) -> None:
+    def offer(context: ssl.SSLContext) -> None:
+        context.set_alpn_protocols(offered)
+        context.minimum_version = context.maximum_version = version
+
+    with connect(server.port, offer) as made:
+        assert made.selected_alpn_protocol() is None
+        assert made.recv(1024) == b""
+    server.wait_for(lambda: server.shared.counters.cut_wrong == 1 and not server.shared.open)
+    # One that begins to speak may meet the end at any moment.
+    with connect(server.port, offer) as hasty, contextlib.suppress(ConnectionError, ssl.SSLError):
+        hasty.sendall(PREFACE + frame(SETTINGS, 0, 0))
+        assert hasty.recv(1024) == b""
+    server.wait_for(lambda: server.shared.counters.cut_wrong == 2 and not server.shared.open)
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])

@@ -16,11 +16,13 @@ Rules:
 
 import asyncio
 import random
+import ssl
 from typing import TYPE_CHECKING, cast
 
 from goloves.logger import get_logger
 from goloves.server.grpc.call import GrpcCall, Route
 from goloves.server.grpc.routes import REFUSED_OCTETS, HttpRefusal
+from goloves.server.tls import GRPC_PROTOCOLS
 from goloves.wire.grpc import CallError, Status, timeout_seconds
 from goloves.wire.http2 import (
     Code,
@@ -150,7 +152,7 @@ class GrpcConnection(asyncio.Protocol):
     # --- called by the event loop ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin; or close, if there are too many connections."""
+        """Begin; or close, if there are too many connections, or if TLS was not agreed upon for HTTP/2."""
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=WRITE_AHEAD, low=WRITE_AHEAD // 4)
         self._write = self._transport.write
@@ -158,8 +160,21 @@ class GrpcConnection(asyncio.Protocol):
         self.address = str(peer[0]) if isinstance(peer, tuple) else ""
         if self.shared.enter(self, self.address) is not None:
             self.abort()
+        elif not self._is_for_http2():
+            reason = "the client did not offer h2 by ALPN"
+            self.wire.fail(Code.PROTOCOL_ERROR, reason)
+            self._on_failed(ConnectionFailed(Code.PROTOCOL_ERROR, reason))
         elif self.shared.draining:
             self.retire()
+
+    def _is_for_http2(self) -> bool:
+        """Tell whether HTTP/2 may be spoken: over TLS only if both sides said so by ALPN (RFC 9113 §3.2).
+
+        Where nothing fits, a server should break the handshake off by an alert (RFC 7301 §3.2), but Python's ssl goes
+        on without a protocol.
+        """
+        tls: ssl.SSLObject | None = self._transport.get_extra_info("ssl_object")
+        return tls is None or tls.selected_alpn_protocol() in GRPC_PROTOCOLS
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End: whatever was under way for this client is cancelled."""
