@@ -10,12 +10,16 @@ Errors are gRPC statuses:
   NOT_FOUND             there is no such tag or space
   UNAVAILABLE           no id at this moment (the buffer is empty past the deadline, no window, the node is stopping);
                         try again, on another node if there is one
-  RESOURCE_EXHAUSTED    more than the limits, or than the layout of a space, allow; try again later
+  RESOURCE_EXHAUSTED    more than the layout of a space gives at a time, or too many requests waiting: try again later; or
+                        a message or its metadata is too large: the same call will fail again
   OUT_OF_RANGE          the tag's or layout's numbers are used up; no retry helps
-  DEADLINE_EXCEEDED     the call's own deadline passed first
-Each carries `grpc-status-details-bin` with a google.rpc.ErrorInfo, whose domain is "goloves" and whose reason is a stable
-name such as "unknown_tag", and, where trying again can help, a google.rpc.RetryInfo. `grpc-retry-pushback-ms` says the
-same to clients with a retry policy.
+  DEADLINE_EXCEEDED     the call's own deadline passed first, or its request did not come whole in time; try again
+  UNIMPLEMENTED         there is no such method, or no such encoding or compression of messages; no retry helps
+  INTERNAL              a message, a `grpc-timeout` or metadata can't be read, and the same call will fail again; or the
+                        store can't be used as it is, or the node has a fault, which its log describes
+All but those of a call's form or time carry `grpc-status-details-bin` with a google.rpc.ErrorInfo, whose domain is
+"goloves" and whose reason is a stable name such as "unknown_tag", and, where trying again can help, a
+google.rpc.RetryInfo. `grpc-retry-pushback-ms` says the same to clients with a retry policy.
 """
 
 from collections import abc as _abc
