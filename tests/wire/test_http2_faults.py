@@ -181,6 +181,8 @@ MALFORMED: list[tuple[str, Fields]] = [
     ("content-length that is no number", [*REQUEST, (b"content-length", b"+5")]),
     ("content-length twice", [*REQUEST, (b"content-length", b"5"), (b"content-length", b"5")]),
     ("a host that is not the authority", [*REQUEST, (b"host", b"elsewhere")]),
+    ("an authority with a user", [(b":authority", b"user@x"), *without(b":authority")]),
+    ("a host with a user and a password", [*without(b":authority"), (b"host", b"user:password@x:1")]),
     ("host twice", [*without(b":authority"), (b"host", b"x"), (b"host", b"x")]),
     ("a timeout ahead of a pseudo-header", [(b"grpc-timeout", b"1S"), *REQUEST]),
     ("a timeout amid the pseudo-headers", [*REQUEST[:2], (b"grpc-timeout", b"1S"), *REQUEST[2:]]),

@@ -261,6 +261,8 @@ class RequestReader:
             raise Malformed(":method is missing")
         if authority is not None and host is not None and authority != host:
             raise Malformed("host is not :authority")
+        if b"@" in (authority or host or b""):
+            raise Malformed("the authority names a user")
         if method == b"CONNECT":
             if not authority or scheme or path or b":path" in pseudo or b":scheme" in pseudo:
                 raise Malformed("CONNECT takes :authority and neither :scheme nor :path")
