@@ -110,8 +110,7 @@ class GrpcCall:
                 self._timer = shared.loop.call_later(timeout, self._expire)
 
         # What came
-        limit = route.method.max_message
-        self._reader = MessageReader(shared.limits.max_message if limit is None else limit, route.encoding)
+        self._reader = MessageReader(shared.limits.max_message, route.encoding)
         self._message: bytes | None = None
         self._ended = False
         self._head_octets = head_octets

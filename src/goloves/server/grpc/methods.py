@@ -69,8 +69,6 @@ class Method:
     streaming: StreamingHandler | None = None
     many_requests: bool = False
     quick: Quick | None = None
-    max_message: int | None = None
-    """Octets of a request's message; None takes the server's limit."""
 
     def __post_init__(self) -> None:
         if (self.unary is None) == (self.streaming is None):

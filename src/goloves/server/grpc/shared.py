@@ -92,8 +92,7 @@ class GrpcShared(Plane["GrpcConnection"]):
         self.bad_timeout = refusal(CallError(Status.INTERNAL, "grpc-timeout is not one to eight digits and a unit"))
         self.held = 0
         """Bytes of requests that can't be answered yet."""
-        longest = [method.max_message or 0 for service in self.services.values() for method in service.methods.values()]
-        self.held_share = max(self.limits.max_held // HELD_SHARE, 2 * max(self.limits.max_message, *longest))
+        self.held_share = max(self.limits.max_held // HELD_SHARE, 2 * self.limits.max_message)
         """How many of them may be of one connection; two messages of any size always may."""
         self._said_at = float("-inf")
 
