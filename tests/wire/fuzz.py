@@ -1,20 +1,40 @@
 """Feeds `wire/` with damaged input: `PYTHONPATH=tests python tests/wire/fuzz.py EXECUTIONS`, so many of each target.
-What it must never do is raise, break a limit, or answer a call by the quick way as it would not by the table.
+What it must never do is raise, break a limit, take too long, or answer a call by the quick way as it would not by the
+table.
 
 Input is made by changing inputs that are kept in `corpus/`. One that makes a target behave in a way not seen before
 (another fault, another sequence of events or frames) is kept too, so that the corpus reaches ever further; one that
 breaks a promise is written there and named.
+
+Why not atheris: libFuzzer ends the process that it runs in, so the run inside of the test suite would be another one's;
+it is led by the lines that were reached, while two answers that differ count here though the same lines give them;
+and atheris 3.0 has wheels for Linux on x86-64 up to Python 3.13 alone.
 """
 
 import hashlib
 import random
+import re
 import sys
 import time
+from base64 import b64encode
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from goloves.wire.grpc import CallError, MessageReader, frame_message
+from goloves.wire.grpc import (
+    CallError,
+    MessageReader,
+    frame_message,
+    has_time,
+    is_grpc,
+    metadata_fields,
+    percent_decode,
+    percent_encode,
+    read_metadata,
+    request_encoding,
+    subtype,
+    timeout_seconds,
+)
 from goloves.wire.hpack import DamagedBlock, Decoder
 from goloves.wire.http1 import Continue, Refusal, Requests
 from goloves.wire.http1 import Limits as Http1Limits
@@ -31,15 +51,23 @@ from goloves.wire.http2.frames import (
     frame,
     settings_frame,
 )
-from goloves.wire.messages import DamagedMessage, read_decode, read_lease, read_next
+from goloves.wire.http2.requests import Malformed, check_field
+from goloves.wire.messages import DamagedMessage, read_decode, read_health, read_lease, read_next, read_nothing
 from wire.h2peer import HEAD, REQUEST, TRAILERS, Peer, data, is_coded_number, is_number, window_frame
 from wire.h2server import Server
 
 CORPUS = Path(__file__).parent / "corpus"
-MOST_KEPT = 60
+MOST_KEPT = 100
 """Inputs kept of each target: enough to reach far, few enough to be read again in each test run."""
 LONGEST = 40_000
 """Octets of an input: two of the largest frames, and more."""
+
+TIME = 0.05
+TIME_OF_OCTET = 15e-6
+"""Seconds of the processor that an input may take, and those that each of its octets adds: ten times what the slowest
+ones take, so that what grows by the square of an input's length shows and a slow machine does not."""
+TRIES = 3
+"""How often in a row an input has to be too slow: Python's collector may run in any one."""
 
 PATIENCE = 3600.0
 """Seconds after which a run has failed that has not reached its number."""
@@ -139,15 +167,65 @@ def framing(piece: bytes) -> Behaviour:
 
 
 def messages(piece: bytes) -> Behaviour:
-    """Read the hot messages."""
+    """Read the messages that are read by hand: of ids and of health."""
     found: list[Hashable] = []
     for read in (read_next, read_lease, read_decode):
         try:
             name, number = read(piece)
+            assert -(2**63) <= number < 2**64
             found.append((bool(name), number > 0))
         except DamagedMessage as damage:
             found.append(str(damage)[:20])
+    for whole in (read_health, read_nothing):
+        try:
+            found.append(bool(whole(piece)))
+        except DamagedMessage as damage:
+            found.append(str(damage)[:20])
     return tuple(found)
+
+
+NAMED = re.compile(r"""(['"]).*\1""")
+"""What a fault repeats of its input."""
+
+
+def metadata(piece: bytes) -> Behaviour:
+    """Read lines as the fields of a call, and as its metadata; what is right has to come back when it is written."""
+    fields, found = [], set[Hashable]()
+    for line in piece.split(b"\n"):
+        name, _, value = line.partition(b":")
+        try:
+            check_field(name, value)
+            fields.append((name, value))
+        except Malformed as fault:
+            found.add(NAMED.sub("", str(fault))[:24])
+    try:
+        read = read_metadata(fields)
+    except CallError as error:
+        return frozenset(found | {error.status})
+    found |= {(type(value).__name__, bool(value)) for _, value in read}
+    try:
+        written = metadata_fields(read)
+    except ValueError as fault:
+        return frozenset(found | {NAMED.sub("", str(fault))[:24]})
+    assert read_metadata(written) == read
+    return frozenset(found)
+
+
+def values(piece: bytes) -> Behaviour:
+    """Read a value as that of each field that is gRPC's own."""
+    message = percent_decode(piece)
+    written = percent_encode(message)
+    assert all(0x20 <= octet <= 0x7E for octet in written)
+    assert percent_decode(written) == message
+    seconds = timeout_seconds(piece)
+    assert has_time(piece) is bool(seconds)
+    try:
+        encoding = request_encoding([(b"grpc-encoding", piece)])
+    except CallError as error:
+        assert len(error.message) < 1000
+        encoding = b""
+    escaped = "\ufffd" in message, written == piece, len(message) < len(piece), not message.isascii()
+    return escaped, seconds is not None and min(len(piece), 4), is_grpc(piece), len(subtype(piece)) % 4, encoding
 
 
 HTTP1_LIMITS = Http1Limits(line=200, head=400, headers=16, body=300, framing=100)
@@ -216,6 +294,15 @@ def seeds(target: str) -> list[bytes]:
         return [encoder.encode(REQUEST) + encoder.encode(REQUEST), encoder.encode(REQUEST, huffman=False)]
     if target == "framing":
         return [frame_message(b"hello") * 3, frame_message(b"hello " * 300, compress=True)]
+    if target == "metadata":
+        binary = b"x-data-bin:" + b64encode(bytes(range(250, 256))) + b",YQ,YWI="
+        return [
+            binary,
+            b"x-one:1\ngrpc-timeout:5S\nx-one:2\ncontent-type:application/grpc",
+            b"x-text:\xc3\xa4 \xff\nte:trailers",
+        ]
+    if target == "values":
+        return [b"f%C3%A4il 100%25%0A", b"99999999n", b"application/grpc+proto; a=b", b"gzip", b"identity"]
     return [b"\x0a\x05order\x10\x03", b"\x0a\x07default\x11" + bytes(8), b"\x1b\x08\x01\x1c"]
 
 
@@ -226,6 +313,8 @@ TARGETS: dict[str, Callable[[bytes], Behaviour]] = {
     "quick": quick,
     "framing": framing,
     "messages": messages,
+    "metadata": metadata,
+    "values": values,
 }
 
 
@@ -274,7 +363,7 @@ class Fuzzer:
     def run(self, piece: bytes, *, new: bool = True) -> None:
         self.executions += 1
         try:
-            behaviour = TARGETS[self.name](piece)
+            behaviour = self.behave(piece)
         except Exception:
             path = self.save(piece, CORPUS / self.name)
             sys.stderr.write(f"{self.name}: a promise is broken by {path}\n")
@@ -284,6 +373,17 @@ class Fuzzer:
             if new and self.keep is not None and len(self.inputs) <= MOST_KEPT:
                 self.save(piece, self.keep / self.name)
         self.known.add(behaviour)
+
+    def behave(self, piece: bytes) -> Behaviour:
+        """Give what the target makes of an input, in time."""
+        most = TIME + TIME_OF_OCTET * len(piece)
+        for _ in range(TRIES):
+            begun = time.thread_time()
+            behaviour = TARGETS[self.name](piece)
+            took = time.thread_time() - begun
+            if took <= most:
+                return behaviour
+        raise AssertionError(f"{len(piece)} octets took {took:.3f} s; at most {most:.3f} s are due")
 
     @staticmethod
     def save(piece: bytes, directory: Path) -> Path:
