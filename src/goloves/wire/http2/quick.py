@@ -138,11 +138,16 @@ class QuickCalls(Control):
         Gives where the first one is that doesn't, or that has not come whole, or is too near to a limit.
         """
         repeats, way, sender = self._repeats, self._way, self._sender
-        if not repeats or way is None or self._decoder.changes != self._known_at:
+        if not repeats or way is None or self._decoder.changes != self._known_at or not self._may_be_quick():
             return at
         repeat, end, turned_at = repeats[0], len(data), -1
-        stream = self._next_stream
-        while at < end and stream < MAX_STREAM and self._may_be_quick():
+        first = stream = self._next_stream
+        # What may be given and taken: nothing else that bars the quick way changes in here.
+        given, most_given, window = 0, self._quick_left, sender.window - MAX_FRAME + 1
+        if window < most_given:
+            most_given = window
+        taken, most_taken = 0, self._receive_window - MAX_FRAME + 1
+        while at < end and given < most_given and taken < most_taken and stream < MAX_STREAM:
             value_at, body_at = at + repeat.value_at, at + repeat.body_at
             if repeat.length is not None and value_at <= end and data[value_at - 1] != repeat.length:
                 repeats[0] = repeat = repeat.of_length(data[value_at - 1])
@@ -164,20 +169,22 @@ class QuickCalls(Control):
             answer = repeat.quick(body)
             if answer is None:
                 break
-            given = len(answer)
-            sender.out += (way.head, name, way.data_heads[given], name, answer, way.tail, name, way.trailers)
+            size = len(answer)
+            sender.out += (way.head, name, way.data_heads[size], name, answer, way.tail, name, way.trailers)
+            given += size
+            taken += octets
+            stream += 2
+            at = done
+        if stream != first:
+            calls = (stream - first) >> 1
+            self._next_stream = stream
+            self.quick_answers += calls
+            self._answers += 2 * calls
+            self._quick_left -= given
             sender.window -= given
             sender.spoke = True
-            self._quick_left -= given
-            self._answers += 2
-            self.quick_answers += 1
-            self._receive_window -= octets
-            self._uncredited += octets
-            if self._uncredited >= self._credit_due:
-                self._give_credit()
-            stream += 2
-            self._next_stream = stream
-            at = done
+            self._receive_window -= taken
+            self._credit_connection(taken)
         return at
 
     def _turn(self, data: bytes, at: int) -> bool:
