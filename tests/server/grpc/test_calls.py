@@ -4,11 +4,12 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import grpc
 import pytest
 
-from server.grpc.echo import DETAILS, Echo, Stub, ask
+from server.grpc.echo import DETAILS, TRAILERS, Echo, Stub, ask
 from server.grpc.live import PATIENCE, LiveGrpc
 
 MEGABYTE = 1024 * 1024
@@ -18,6 +19,20 @@ async def _until(what: Callable[[], bool]) -> None:
     async with asyncio.timeout(PATIENCE):
         while not what():  # noqa: ASYNC110 - another thread's loop makes it true
             await asyncio.sleep(0.005)
+
+
+STREAMS = ("gather", "spread", "chat")
+
+
+def begin(stub: Stub, kind: str, *asks: object, timeout: float = PATIENCE) -> Any:
+    """Begin a stream with these requests; a kind that takes only one gets the last."""
+    if kind == "spread":
+        return stub.spread(asks[-1], timeout=timeout)
+    return (stub.gather.future if kind == "gather" else stub.chat)(iter(asks), timeout=timeout)
+
+
+def trailers_of(call: Any) -> list[tuple[str, str | bytes]]:
+    return [tuple(pair) for pair in call.trailing_metadata()]
 
 
 class TestSynchronous:
@@ -85,6 +100,35 @@ class TestSynchronous:
             next(answers)
         assert caught.value.code() is grpc.StatusCode.OUT_OF_RANGE
 
+    @pytest.mark.parametrize("kind", STREAMS)
+    def test_a_late_error_of_a_stream_carries_its_message_details_and_trailers_together(
+        self, stub: Stub, kind: str
+    ) -> None:
+        call = begin(stub, kind, ask("well"), ask("wrong", times=1, fail=9))
+        if kind != "gather":
+            assert next(call).number == 0
+        with pytest.raises(grpc.RpcError):
+            call.result()
+        assert call.code() is grpc.StatusCode.FAILED_PRECONDITION
+        assert call.details() == "fäil 100%\nwrong"
+        assert trailers_of(call) == [("grpc-status-details-bin", DETAILS), *TRAILERS]
+
+    @pytest.mark.parametrize("kind", STREAMS)
+    def test_trailers_that_a_handler_sets_follow_a_stream_that_goes_well_and_one_that_fails(
+        self, stub: Stub, kind: str
+    ) -> None:
+        call = begin(stub, kind, ask("trailers", times=1))
+        if kind != "gather":
+            assert list(call)
+        assert call.code() is grpc.StatusCode.OK
+        assert trailers_of(call) == TRAILERS
+        call = begin(stub, kind, ask("well"), ask("trailers", times=1, fail=9))
+        if kind != "gather":
+            assert next(call).number == 0
+        with pytest.raises(grpc.RpcError):
+            call.result()
+        assert trailers_of(call) == [("grpc-status-details-bin", DETAILS), *TRAILERS, *TRAILERS]
+
     def test_a_fault_of_a_handler_is_internal_and_tells_the_client_nothing(self, stub: Stub, server: LiveGrpc) -> None:
         before = server.call(lambda: server.shared.counters.failed)
         with pytest.raises(grpc.RpcError) as caught:
@@ -117,6 +161,21 @@ class TestSynchronous:
         assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         server.wait_for(lambda: "cancelled" in echo.seen)
 
+    @pytest.mark.parametrize("kind", STREAMS)
+    def test_a_streams_deadline_reaches_its_handler_and_ends_it(
+        self, stub: Stub, echo: Echo, server: LiveGrpc, kind: str
+    ) -> None:
+        call = begin(stub, kind, ask("quick", times=1))
+        assert call.result() is not None if kind == "gather" else list(call)
+        assert echo.time_left is not None
+        assert 0 < echo.time_left < PATIENCE + 1  # as grpcio rounds it
+        echo.seen.clear()
+        call = begin(stub, kind, ask("slow", wait=PATIENCE), timeout=0.3)
+        with pytest.raises(grpc.RpcError):
+            call.result()
+        assert call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        server.wait_for(lambda: echo.seen == ["slow", "cancelled"])
+
     def test_a_cancelled_call_cancels_its_handler(self, stub: Stub, echo: Echo, server: LiveGrpc) -> None:
         echo.seen.clear()
         future = stub.once.future(ask("slow", wait=PATIENCE))
@@ -141,15 +200,10 @@ class TestSynchronous:
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert stub.once(ask("next"), timeout=PATIENCE).text == "next"
 
-    @pytest.mark.parametrize("kind", ["gather", "spread", "chat"])
+    @pytest.mark.parametrize("kind", STREAMS)
     def test_a_cancelled_stream_cancels_its_handler(self, stub: Stub, echo: Echo, server: LiveGrpc, kind: str) -> None:
         echo.seen.clear()
-        slow = ask("slow", wait=PATIENCE)
-        call = stub.spread(slow) if kind == "spread" else getattr(stub, kind)
-        if kind == "gather":
-            call = call.future(iter([slow]))
-        elif kind == "chat":
-            call = call(iter([slow]))
+        call = begin(stub, kind, ask("slow", wait=PATIENCE))
         server.wait_for(lambda: echo.seen == ["slow"])
         call.cancel()
         server.wait_for(lambda: "cancelled" in echo.seen)
@@ -251,6 +305,15 @@ class TestAsyncio:
             stub = Stub(channel)
             body = b"xyz" * MEGABYTE
             assert (await stub.once(ask(body=body), timeout=PATIENCE)).body == body
+
+    async def test_messages_of_four_megabytes_pass_both_ways(self, server: LiveGrpc) -> None:
+        async with grpc.aio.insecure_channel(server.target) as channel:
+            stub = Stub(channel)
+            body = bytes(range(256)) * (4 * MEGABYTE // 256 - 1)
+            assert (await stub.once(ask(body=body), timeout=PATIENCE)).body == body
+            answers = [answer.body async for answer in stub.chat(iter([ask(body=body)] * 2), timeout=PATIENCE)]
+            assert [answer == body for answer in answers] == [True, True]
+            assert (await stub.gather(iter([ask(body=body)] * 2), timeout=PATIENCE)).number == 2
 
 
 def test_a_stream_is_not_read_further_than_its_handler_goes(stub: Stub, echo: Echo, server: LiveGrpc) -> None:

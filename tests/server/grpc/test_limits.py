@@ -13,6 +13,7 @@ import pytest
 from goloves.server.grpc.connection import GrpcConnection
 from goloves.server.grpc.limits import GrpcLimits
 from goloves.server.grpc.methods import Call, Method, Service
+from goloves.server.grpc.routes import REFUSED_OCTETS
 from goloves.server.grpc.shared import GrpcShared
 from goloves.wire.http2.frames import PREFACE, SETTINGS_ACK, settings_frame
 from server.grpc.echo import NAME, Echo, ask
@@ -66,6 +67,30 @@ class TestAnswers:
         with LiveGrpc([Echo().service()], ticks=False) as server, RawClient(server.port) as client:
             assert client.call(ONCE, whole(wait=0.05, fail=9)).status == 9
             assert client.call(ONCE, whole(wait=30.0), ("grpc-timeout", "50m")).status == DEADLINE_EXCEEDED
+
+
+class TestDeadlines:
+    """A client that has no timer of its own is told when its deadline has passed."""
+
+    @pytest.mark.parametrize("path", [ONCE, GATHER, SPREAD, CHAT])
+    def test_a_handler_that_works_on_is_cancelled_at_the_deadline(self, path: str) -> None:
+        echo = Echo()
+        with LiveGrpc([echo.service()], ticks=False) as server, RawClient(server.port) as client:
+            assert client.call(path, whole("slow", wait=60.0), ("grpc-timeout", "200m")).status == DEADLINE_EXCEEDED
+            server.wait_for(lambda: echo.seen == ["slow", "cancelled"])
+
+    @pytest.mark.parametrize("path", [ONCE, GATHER, SPREAD, CHAT])
+    def test_a_request_that_does_not_end_is_not_awaited_beyond_the_deadline(self, path: str) -> None:
+        with LiveGrpc([Echo().service()], ticks=False) as server, RawClient(server.port) as client:
+            stream = client.open(call_fields(path, ("grpc-timeout", "50m")))
+            client.data(stream, whole())
+            assert client.answer(stream).status == DEADLINE_EXCEEDED
+
+    def test_a_stream_whose_deadline_passes_has_given_what_came_before(self) -> None:
+        with LiveGrpc([Echo().service()], ticks=False) as server, RawClient(server.port) as client:
+            answer = client.call(SPREAD, whole(times=3, wait=60.0), ("grpc-timeout", "300m"))
+            assert answer.data.count(b"hi") == 3
+            assert dict(answer.trailers)["grpc-status"] == str(DEADLINE_EXCEEDED)
 
 
 class TestClientsThatDoNotTakeTheirAnswers:
@@ -167,6 +192,36 @@ class TestRequestsThatAreNotWhole:
                     stream = client.open(call_fields(path))
                     client.data(stream, whole()[:-1])
                     assert client.answer(stream).status == DEADLINE_EXCEEDED
+
+    @pytest.mark.parametrize("path", [ONCE, SPREAD])
+    @pytest.mark.parametrize("sent", [b"", whole()], ids=["nothing", "all but the end"])
+    def test_a_call_whose_only_message_is_awaited_ends_in_time(self, path: str, sent: bytes) -> None:
+        with (
+            LiveGrpc([Echo().service()], GrpcLimits(request_timeout=0.2)) as server,
+            RawClient(server.port) as client,
+        ):
+            stream = client.open(call_fields(path))
+            if sent:
+                client.data(stream, sent)
+            assert client.answer(stream).status == DEADLINE_EXCEEDED
+            assert "did not come whole" in client.answers[stream].message
+
+    def test_a_request_of_plain_http_that_does_not_end_is_refused_in_time(self) -> None:
+        with (
+            LiveGrpc([Echo().service()], GrpcLimits(request_timeout=0.2)) as server,
+            RawClient(server.port) as client,
+        ):
+            stream = client.open(call_fields(ONCE, content_type="text/plain"))
+            client.data(stream, b"begun")
+            assert dict(client.answer(stream).head)[":status"] == "415"
+
+    def test_a_request_of_plain_http_is_not_read_without_end_before_it_is_refused(self) -> None:
+        with LiveGrpc([Echo().service()]) as server, RawClient(server.port) as client:
+            stream = client.open(call_fields(ONCE, content_type="text/plain"))
+            client.data(stream, b"x" * REFUSED_OCTETS).ping()
+            assert stream not in client.ended
+            client.data(stream, b"x")
+            assert dict(client.answer(stream).head)[":status"] == "415"
 
     def test_a_stream_between_messages_may_take_its_time(self) -> None:
         with (

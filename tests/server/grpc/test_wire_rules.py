@@ -23,7 +23,7 @@ from server.grpc.raw import (
     prefixed,
 )
 
-ONCE, GATHER, CHAT = f"/{NAME}/Once", f"/{NAME}/Gather", f"/{NAME}/Chat"
+ONCE, GATHER, SPREAD, CHAT = (f"/{NAME}/{method}" for method in ("Once", "Gather", "Spread", "Chat"))
 LIMIT = 4 * 1024 * 1024
 OK, INVALID_ARGUMENT, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL = 0, 3, 4, 8, 12, 13
 
@@ -38,14 +38,22 @@ def whole(text: str = "hi", **more: object) -> bytes:
     return prefixed(ask(text, **more).SerializeToString())
 
 
-def texts(answer: Answer) -> list[str]:
-    found, at = [], 0
+def messages(answer: Answer) -> Iterator[tuple[int, bytes]]:
+    """Give each message's flag and its octets as sent."""
+    at = 0
     while at < len(answer.data):
         flag, size = struct.unpack_from(">BI", answer.data, at)
-        data = answer.data[at + 5 : at + 5 + size]
-        found.append(message("Answer").FromString(gzip.decompress(data) if flag else data).text)
+        yield flag, answer.data[at + 5 : at + 5 + size]
         at += 5 + size
-    return found
+
+
+def flags(answer: Answer) -> list[int]:
+    return [flag for flag, _ in messages(answer)]
+
+
+def texts(answer: Answer) -> list[str]:
+    plain = [gzip.decompress(data) if flag else data for flag, data in messages(answer)]
+    return [message("Answer").FromString(data).text for data in plain]
 
 
 def test_an_answer_has_a_head_data_and_trailers(client: RawClient) -> None:
@@ -57,14 +65,16 @@ def test_an_answer_has_a_head_data_and_trailers(client: RawClient) -> None:
 
 
 class TestHowManyMessages:
-    def test_no_message_on_a_unary_call_is_unimplemented(self, client: RawClient) -> None:
-        assert client.call(ONCE, b"").status == UNIMPLEMENTED
-        stream = client.open(call_fields(ONCE), end=True)
+    @pytest.mark.parametrize("path", [ONCE, SPREAD])
+    def test_no_message_where_one_is_due_is_unimplemented(self, client: RawClient, path: str) -> None:
+        assert client.call(path, b"").status == UNIMPLEMENTED
+        stream = client.open(call_fields(path), end=True)
         assert client.answer(stream).status == UNIMPLEMENTED
 
-    def test_two_messages_on_a_unary_call_are_unimplemented(self, client: RawClient) -> None:
-        assert client.call(ONCE, whole() + whole()).status == UNIMPLEMENTED
-        stream = client.open(call_fields(ONCE))
+    @pytest.mark.parametrize("path", [ONCE, SPREAD])
+    def test_two_messages_where_one_is_due_are_unimplemented(self, client: RawClient, path: str) -> None:
+        assert client.call(path, whole() + whole()).status == UNIMPLEMENTED
+        stream = client.open(call_fields(path))
         client.data(stream, whole()).data(stream, whole())
         assert client.answer(stream).status == UNIMPLEMENTED
 
@@ -163,6 +173,24 @@ class TestCompression:
         answer = client.call(ONCE, packed, ("grpc-encoding", "gzip"))
         assert ("grpc-encoding", "gzip") not in answer.head
         assert texts(answer) == ["x" * 5000]
+
+    @pytest.mark.parametrize("path", [SPREAD, CHAT])
+    def test_each_large_answer_of_a_stream_is_compressed_and_its_head_says_so(
+        self, client: RawClient, path: str
+    ) -> None:
+        takes_gzip = ("grpc-accept-encoding", "gzip")
+        large, small = (
+            prefixed(gzip.compress(ask(text, times=3).SerializeToString()), 1) for text in ("x" * 5000, "x")
+        )
+        answer = client.call(path, large, ("grpc-encoding", "gzip"), takes_gzip)
+        assert ("grpc-encoding", "gzip") in answer.head
+        assert flags(answer) == [1, 1, 1]
+        assert texts(answer) == ["x" * 5000] * 3
+        answer = client.call(path, small, ("grpc-encoding", "gzip"), takes_gzip)
+        assert (flags(answer), texts(answer)) == ([0, 0, 0], ["x", "x", "x"])
+        answer = client.call(path, large, ("grpc-encoding", "gzip"))
+        assert ("grpc-encoding", "gzip") not in answer.head
+        assert (flags(answer), texts(answer)) == ([0, 0, 0], ["x" * 5000] * 3)
 
 
 class TestSizes:
