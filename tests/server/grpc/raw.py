@@ -18,6 +18,7 @@ DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDO
 END_STREAM, ACK, END_HEADERS, PADDED = 1, 1, 4, 8
 NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, FLOW_CONTROL_ERROR = 0, 1, 2, 3
 REFUSED_STREAM, CANCEL, ENHANCE_YOUR_CALM = 7, 8, 11
+MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE, MAX_HEADER_LIST_SIZE = 3, 4, 5, 6
 
 Fields = list[tuple[str, str]]
 
@@ -129,11 +130,18 @@ class RawClient:
         return True
 
     def open(self, fields: Fields, *, end: bool = False, stream: int | None = None) -> int:
-        """Begin a request; gives its stream."""
+        """Begin a request, its fields in frames of at most 16 KB; gives its stream."""
         if stream is None:
             stream = self.next_stream
             self.next_stream += 2
-        self.send(frame(HEADERS, END_HEADERS | (END_STREAM if end else 0), stream, self.encoder.encode(fields)))
+        block = self.encoder.encode(fields)
+        pieces = [block[at : at + 16384] for at in range(0, len(block), 16384)]
+        for number, piece in enumerate(pieces):
+            flags = END_HEADERS if number == len(pieces) - 1 else 0
+            if number:
+                self.send(frame(CONTINUATION, flags, stream, piece))
+            else:
+                self.send(frame(HEADERS, flags | (END_STREAM if end else 0), stream, piece))
         return stream
 
     def data(self, stream: int, data: bytes, *, end: bool = False) -> Self:

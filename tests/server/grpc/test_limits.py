@@ -2,29 +2,38 @@
 
 import asyncio
 import socket
+import ssl
 import struct
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import hpack
 import pytest
 
-from goloves.server.grpc.connection import GrpcConnection
+from goloves.server.grpc.connection import DROPPED, GrpcConnection
 from goloves.server.grpc.limits import GrpcLimits
 from goloves.server.grpc.methods import Call, Method, Service
 from goloves.server.grpc.routes import REFUSED_OCTETS
 from goloves.server.grpc.shared import GrpcShared
+from goloves.server.tls import Certificates
 from goloves.wire.http2.frames import PREFACE, SETTINGS_ACK, settings_frame
+from server.grpc.certificates import self_signed
 from server.grpc.echo import NAME, Echo, ask
 from server.grpc.live import LiveGrpc
 from server.grpc.raw import (
     DATA,
     END_HEADERS,
     END_STREAM,
+    ENHANCE_YOUR_CALM,
     GOAWAY,
     HEADERS,
+    MAX_CONCURRENT_STREAMS,
+    MAX_HEADER_LIST_SIZE,
     PING,
+    PROTOCOL_ERROR,
+    REFUSED_STREAM,
     RST_STREAM,
     SETTINGS,
     WINDOW_UPDATE,
@@ -182,6 +191,61 @@ class TestClientsThatDoNotTakeTheirAnswers:
             assert server.call(lambda: server.shared.unread) <= 1_048_576
             for client in clients:
                 client.socket.close()
+
+
+class TestCallsThatCouldBeAnsweredAtOnce:
+    """They wait like others while the client does not take what it gets."""
+
+    @staticmethod
+    def service() -> Service:
+        async def large(request: bytes, call: Call) -> bytes:
+            return bytes(100_000)
+
+        async def never(request: bytes, call: Call) -> bytes:
+            raise AssertionError(request)
+
+        return Service(
+            "a.B",
+            {"Large": Method(bytes, bytes, large), "Quick": Method(bytes, bytes, never, quick=lambda asked: asked)},
+        )
+
+    async def test_while_the_transport_is_full(self) -> None:
+        connection = GrpcConnection(GrpcShared([self.service()]))
+        connection.connection_made(Recorder())
+        connection.data_received(PREFACE + settings_frame([]) + SETTINGS_ACK)
+        block = hpack.Encoder().encode(call_fields("/a.B/Quick"))
+
+        def ask_on(stream: int) -> int:
+            body = frame(DATA, END_STREAM, stream, prefixed(b""))
+            connection.data_received(frame(HEADERS, END_HEADERS, stream, block) + body)
+            return connection.served
+
+        assert [ask_on(stream) for stream in (1, 3)] == [1, 2]
+        connection.pause_writing()
+        assert [ask_on(stream) for stream in (5, 7)] == [2, 2]
+        connection.resume_writing()
+        assert connection.served == 4
+        assert ask_on(9) == 5
+        assert connection.wire.quick_answers == 3
+
+    def test_while_answers_before_them_wait_for_the_clients_windows(self) -> None:
+        limits = GrpcLimits(max_queued=65_536)
+        with (
+            LiveGrpc([self.service()], limits) as server,
+            RawClient(server.port, settings=[(4, 20_000)], credit=False) as client,
+        ):
+            client.send(frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", 2**31 - 1 - 65_535)))
+            large = client.open(call_fields("/a.B/Large"))
+            client.data(large, prefixed(b""), end=True).ping()
+            (connection,) = server.call(server.shared.connections)
+            server.wait_for(lambda: connection.wire.queued)
+            client.send(calls(client, 3, 5, prefixed(b""), "/a.B/Quick")).ping()
+            assert client.ended == set()
+            client.send(frame(WINDOW_UPDATE, 0, large, struct.pack(">I", 100_000)))
+            assert {client.answer(stream).status for stream in range(1, 13, 2)} == {0}
+            client.send(calls(client, 13, 5, prefixed(b""), "/a.B/Quick"))
+            assert {client.answer(stream).status for stream in range(13, 23, 2)} == {0}
+            assert server.call(lambda: connection.wire.quick_answers) == 5
 
 
 class TestRequestsThatAreNotWhole:
@@ -434,6 +498,47 @@ class TestHeads:
         assert shared.held == 0
 
 
+class TestSettings:
+    """What an operator sets reaches the wire."""
+
+    def test_more_calls_at_once_than_announced_are_refused(self) -> None:
+        with LiveGrpc([Echo().service()], GrpcLimits(max_streams=2)) as server, RawClient(server.port) as client:
+            streams = [client.open(call_fields(GATHER)) for _ in range(3)]
+            assert client.answer(streams[2]).reset == REFUSED_STREAM
+            assert client.settings[MAX_CONCURRENT_STREAMS] == 2
+            for stream in streams[:2]:
+                assert client.data(stream, b"", end=True).answer(stream).status == 0
+
+    def test_fields_of_a_call_may_be_as_large_as_announced(self) -> None:
+        limits = GrpcLimits(max_metadata=32_768)
+        with LiveGrpc([Echo().service()], limits) as server, RawClient(server.port) as client:
+            assert client.call(ONCE, whole(), ("x-big", "v" * 30_000)).status == 0
+            assert client.call(ONCE, whole(), ("x-big", "v" * 40_000)).status == RESOURCE_EXHAUSTED
+            assert client.settings[MAX_HEADER_LIST_SIZE] == 32_768
+
+    def test_a_lower_limit_of_fields_holds_for_what_they_say_and_for_what_is_sent(self) -> None:
+        limits = GrpcLimits(max_metadata=1024)
+        with LiveGrpc([Echo().service()], limits) as server, RawClient(server.port) as client:
+            assert client.call(ONCE, whole(), ("x-big", "v" * 1000)).status == RESOURCE_EXHAUSTED
+            assert client.call(ONCE, whole()).status == 0
+            client.open(call_fields(ONCE, ("x-big", "v" * 20_000)))
+            assert client.gone().code == ENHANCE_YOUR_CALM
+
+    def test_a_client_may_ping_as_often_as_is_set(self) -> None:
+        for min_ping in (0.0, 300.0):
+            limits = GrpcLimits(min_ping=min_ping)
+            with LiveGrpc([Echo().service()], limits) as server, RawClient(server.port) as client:
+                stream = client.open(call_fields(GATHER))
+                if min_ping:
+                    with pytest.raises(GoneError, match="too_many_pings"):
+                        for _ in range(10):
+                            client.ping()
+                else:
+                    for _ in range(10):
+                        client.ping()
+                    assert client.data(stream, b"", end=True).answer(stream).status == 0
+
+
 class TestConnections:
     def test_calls_are_counted_on_open_and_closed_connections(self) -> None:
         with LiveGrpc([Echo().service()]) as server:
@@ -447,6 +552,12 @@ class TestConnections:
     def test_one_without_a_call_is_let_go_in_time(self) -> None:
         with LiveGrpc([Echo().service()], GrpcLimits(idle_timeout=1.0)) as server, RawClient(server.port) as client:
             client.call(ONCE, whole())
+            gone = client.gone()
+            assert (gone.code, gone.reset) == (0, False)
+            assert server.call(lambda: server.shared.counters.cut_idle) == 1
+
+    def test_one_that_never_makes_a_call_is_let_go_in_time_too(self) -> None:
+        with LiveGrpc([Echo().service()], GrpcLimits(idle_timeout=0.3)) as server, RawClient(server.port) as client:
             gone = client.gone()
             assert (gone.code, gone.reset) == (0, False)
             assert server.call(lambda: server.shared.counters.cut_idle) == 1
@@ -552,6 +663,60 @@ class TestConnections:
             gone = client.gone()
             assert (gone.code, gone.reset) == (1, False)
             assert "stream 0" in gone.reason
+
+    def test_one_that_is_refused_over_tls_while_it_sends_reads_why_too(self, tmp_path: Path) -> None:
+        files = self_signed().write(tmp_path, "server")
+        context = ssl.create_default_context(cafile=str(files[0]))
+        context.set_alpn_protocols(["h2"])
+        with (
+            LiveGrpc([Echo().service()], tls=Certificates(*files)) as server,
+            RawClient(server.port, tls=context) as client,
+        ):
+            stream = client.open(call_fields(GATHER))
+            client.data(stream, whole())
+            client.send(frame(DATA, 0, 0, b"on stream 0") + frame(DATA, 0, stream, b"x" * 16_000) * 200)
+            gone = client.gone()
+            assert (gone.code, gone.reset) == (1, False)
+            assert "stream 0" in gone.reason
+
+    def test_one_that_was_refused_and_stays_is_cut_after_a_while(self) -> None:
+        limits = GrpcLimits(linger_timeout=0.2)
+        with LiveGrpc([Echo().service()], limits) as server, RawClient(server.port) as client:
+            client.send(frame(DATA, 0, 0, b"on stream 0"))
+            assert client.gone().code == PROTOCOL_ERROR
+            server.wait_for(lambda: server.shared.open == 0)
+
+    def test_one_that_was_refused_and_sends_on_without_end_is_cut(self) -> None:
+        limits = GrpcLimits(linger_timeout=600.0)
+        with LiveGrpc([Echo().service()], limits) as server, RawClient(server.port) as client:
+            client.send(frame(DATA, 0, 0, b"on stream 0"))
+            assert client.gone().code == PROTOCOL_ERROR
+            (connection,) = server.call(server.shared.connections)
+            nearly = DROPPED - 100
+            client.send(bytes(nearly))
+            server.wait_for(lambda: connection._dropped >= nearly)
+            assert server.call(lambda: server.shared.open) == 1
+            client.send(bytes(200))
+            server.wait_for(lambda: server.shared.open == 0)
+
+    def test_one_whose_client_goes_away_is_closed_when_its_calls_are_answered(self) -> None:
+        with LiveGrpc([Echo().service()]) as server, RawClient(server.port) as client:
+            stream = client.open(call_fields(ONCE))
+            client.data(stream, whole("last", wait=0.2), end=True)
+            client.send(frame(GOAWAY, 0, 0, bytes(8)))
+            assert client.answer(stream).status == 0
+            gone = client.gone()
+            assert (gone.code, gone.reset) == (0, False)
+
+    def test_one_that_comes_while_the_node_stops_is_told_so_and_its_first_calls_are_answered(self) -> None:
+        with LiveGrpc([Echo().service()]) as server:
+            server.call(lambda: setattr(server.shared, "draining", True))
+            with RawClient(server.port, greet=False) as client:
+                client.send(PREFACE + settings_frame([]) + calls(client, 1, 2, whole()))
+                assert client.read_until(GOAWAY).payload.endswith(b"this node is stopping")
+                gone = client.gone()
+                assert (gone.code, gone.reset) == (0, False)
+                assert [client.answers[stream].status for stream in (1, 3)] == [0, 0]
 
     def test_half_a_request_of_a_client_that_half_closes_is_given_up_at_once(self) -> None:
         with LiveGrpc([Echo().service()]) as server, RawClient(server.port) as client:
