@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator
 
 import grpc
 import pytest
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
@@ -12,8 +14,10 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from goloves.core.layout import Layout
 from goloves.v1 import goloves_pb2 as pb
 from goloves.v1.goloves_pb2_grpc import SegmentServiceStub, SnowflakeServiceStub
+from server.grpc.raw import GOAWAY, RawClient, call_fields, prefixed
 from server.live import PATIENCE, LiveNode
 
+DEADLINE_EXCEEDED, UNAVAILABLE = 4, 14
 SERVING, NOT_SERVING, SERVICE_UNKNOWN = 1, 2, 3
 OWN = ["goloves.v1.SegmentService", "goloves.v1.SnowflakeService"]
 
@@ -163,18 +167,49 @@ def test_a_store_that_does_not_answer_is_unavailable_and_says_when_to_try_again(
         assert retry.retry_delay.seconds == 1
 
 
-def test_a_clients_deadline_is_kept_while_a_refill_is_awaited() -> None:
-    with LiveNode(step=10) as node, grpc.insecure_channel(node.grpc) as channel:
-        stub = SegmentServiceStub(channel)
-        stub.Next(pb.SegmentNextRequest(tag="order"), timeout=PATIENCE)
-        node.call(node.store.flowing.clear)
-        try:
-            with pytest.raises(grpc.RpcError) as caught:
-                stub.Next(pb.SegmentNextRequest(tag="order", count=10_000), timeout=0.2)
-            assert caught.value.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
-        finally:
-            node.release_store()
-        assert len(stub.Next(pb.SegmentNextRequest(tag="order"), timeout=PATIENCE).ids) == 1
+class TestDeadlines:
+    def test_a_clients_deadline_is_kept_while_a_refill_is_awaited(self) -> None:
+        """The client has no timer of its own."""
+        count = prefixed(pb.SegmentNextRequest(tag="order", count=10_000).SerializeToString())
+        path = "/goloves.v1.SegmentService/Next"
+        with LiveNode(step=10) as node, RawClient(int(node.grpc.rpartition(":")[2])) as client:
+            node.call(node.store.flowing.clear)
+            try:
+                answer = client.call(path, count, ("grpc-timeout", "200m"))
+                assert answer.status in (DEADLINE_EXCEEDED, UNAVAILABLE)
+            finally:
+                node.release_store()
+            assert client.call(path, prefixed(pb.SegmentNextRequest(tag="order").SerializeToString())).status == 0
+
+    @pytest.mark.parametrize(
+        ("asked", "method", "request_"),
+        [
+            ("segment_ids", "SegmentService/Next", pb.SegmentNextRequest(tag="order", count=2)),
+            ("segment_ids", "SegmentService/Stream", pb.SegmentNextRequest(tag="order", count=2)),
+            ("segment_range", "SegmentService/Lease", pb.SegmentLeaseRequest(tag="order", size=2)),
+            ("snowflake_ids", "SnowflakeService/Next", pb.SnowflakeNextRequest(count=2)),
+            ("snowflake_ids", "SnowflakeService/Stream", pb.SnowflakeNextRequest(count=2)),
+        ],
+    )
+    def test_what_is_left_of_it_is_all_the_time_that_the_service_gets(
+        self, node: LiveNode, monkeypatch: pytest.MonkeyPatch, asked: str, method: str, request_: Message
+    ) -> None:
+        service = node.node.service
+        answer, got = getattr(service, asked), []
+
+        async def ask(*what: object, timeout: float | None = None) -> object:
+            got.append(timeout)
+            return await answer(*what)
+
+        monkeypatch.setattr(service, asked, ask)
+        with RawClient(int(node.grpc.rpartition(":")[2])) as client:
+            body = prefixed(request_.SerializeToString())
+            for timeout in ([("grpc-timeout", "7S")], []):
+                assert client.call(f"/goloves.v1.{method}", body, *timeout).status == 0
+        limited, unlimited = got
+        assert limited is not None
+        assert 0 < limited <= 7
+        assert unlimited is None
 
 
 class TestHealth:
@@ -203,6 +238,30 @@ class TestHealth:
     def test_all_services_are_listed(self, channel: grpc.Channel) -> None:
         listed = health_pb2_grpc.HealthStub(channel).List(health_pb2.HealthListRequest(), timeout=PATIENCE)
         assert {name: status.status for name, status in listed.statuses.items()} == dict.fromkeys(["", *OWN], SERVING)
+
+    def test_a_node_without_a_store_serves_nothing(self) -> None:
+        with LiveNode() as node, grpc.insecure_channel(node.grpc) as channel:
+            node.call(lambda: setattr(node.node._health, "_reasons", lambda: ["no store"]))
+            stub = health_pb2_grpc.HealthStub(channel)
+            for name in ("", *OWN):
+                checked = stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=PATIENCE)
+                assert checked.status == NOT_SERVING
+            listed = stub.List(health_pb2.HealthListRequest(), timeout=PATIENCE)
+            assert {name: status.status for name, status in listed.statuses.items()} == dict.fromkeys(
+                ["", *OWN], NOT_SERVING
+            )
+
+    def test_a_node_that_stops_says_so_on_connections_that_are_open(self) -> None:
+        with LiveNode(drain=PATIENCE) as node, RawClient(int(node.grpc.rpartition(":")[2])) as client:
+            check, listing = (client.open(call_fields(f"/grpc.health.v1.Health/{name}")) for name in ("Check", "List"))
+            client.ping()
+            node.begin_stop()
+            client.read_until(GOAWAY)
+            checked = client.data(check, prefixed(b""), end=True).answer(check)
+            listed = client.data(listing, prefixed(b""), end=True).answer(listing)
+        assert health_pb2.HealthCheckResponse.FromString(checked.data[5:]).status == NOT_SERVING
+        statuses = health_pb2.HealthListResponse.FromString(listed.data[5:]).statuses
+        assert {name: status.status for name, status in statuses.items()} == dict.fromkeys(["", *OWN], NOT_SERVING)
 
     def test_watchers_hear_of_a_node_that_is_not_ready_and_of_its_end(self) -> None:
         with LiveNode() as node, grpc.insecure_channel(node.grpc) as channel:
@@ -255,6 +314,43 @@ class TestHealth:
 
 
 class TestReflection:
+    @pytest.mark.parametrize("version", ["v1", "v1alpha"])
+    def test_both_versions_tell_the_same_of_files_symbols_and_extensions(
+        self, channel: grpc.Channel, version: str
+    ) -> None:
+        """Their messages differ in nothing but the package."""
+        request = reflection_pb2.ServerReflectionRequest
+        extension = reflection_pb2.ExtensionRequest
+        asks = [
+            request(file_by_filename="goloves/v1/goloves.proto"),
+            request(file_containing_symbol="goloves.v1.IdsResponse"),
+            request(file_containing_symbol=f"grpc.reflection.{version}.ServerReflection"),
+            request(all_extension_numbers_of_type="goloves.v1.IdsResponse"),
+            request(file_containing_extension=extension(containing_type="goloves.v1.IdsResponse", extension_number=1)),
+            request(file_containing_extension=extension(containing_type="no.Such", extension_number=1)),
+        ]
+        ask = channel.stream_stream(
+            f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+            request_serializer=request.SerializeToString,
+            response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+            _registered_method=True,
+        )
+        answers = list(ask(iter(asks), timeout=PATIENCE))
+        assert [answer.original_request for answer in answers] == asks
+        files = [
+            [
+                FileDescriptorProto.FromString(file).name
+                for file in answer.file_descriptor_response.file_descriptor_proto
+            ]
+            for answer in answers[:3]
+        ]
+        own = ["goloves/v1/goloves.proto"]
+        assert files == [own, own, [f"grpc/reflection/{version}/reflection.proto"]]
+        assert answers[3].all_extension_numbers_response.base_type_name == "goloves.v1.IdsResponse"
+        assert list(answers[3].all_extension_numbers_response.extension_number) == []
+        assert [answer.error_response.error_code for answer in answers[4:]] == [5, 5]
+        assert all("file_containing_extension" in answer.error_response.error_message for answer in answers[4:])
+
     def test_tools_find_all_services_and_their_messages(self, channel: grpc.Channel) -> None:
         database = ProtoReflectionDescriptorDatabase(channel)
         assert set(OWN) | {"grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection"} <= set(

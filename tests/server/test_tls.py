@@ -12,7 +12,7 @@ import pytest
 
 from goloves.errors import ConfigError
 from goloves.server.grpc.limits import GrpcLimits
-from goloves.server.tls import Certificates
+from goloves.server.tls import GRPC_PROTOCOLS, HTTP_PROTOCOLS, Certificates
 from server.grpc.certificates import Pair, self_signed
 from server.grpc.echo import Echo, Stub, ask
 from server.grpc.live import PATIENCE, LiveGrpc
@@ -99,6 +99,12 @@ def test_new_versions_are_spoken_with_ciphers_that_http2_allows(server: LiveGrpc
         cipher = made.cipher()
         assert cipher is not None
         assert "GCM" in cipher[0] or "CHACHA20" in cipher[0]
+
+
+@pytest.mark.parametrize("protocols", [GRPC_PROTOCOLS, HTTP_PROTOCOLS])
+def test_old_versions_are_not_spoken(files: tuple[Path, Path], protocols: tuple[str, ...]) -> None:
+    """No client here can still speak them: the ciphers allow them neither."""
+    assert Certificates(*files).context(protocols).minimum_version is ssl.TLSVersion.TLSv1_2
 
 
 def test_old_ciphers_are_refused(server: LiveGrpc) -> None:
