@@ -35,6 +35,7 @@ from server.grpc.raw import (
     RST_STREAM,
     SETTINGS,
     WINDOW_UPDATE,
+    Fields,
     GoneError,
     RawClient,
     call_fields,
@@ -251,6 +252,16 @@ def silent(target: Target) -> None:
         client.socket.close()
 
 
+def slow_headers(target: Target) -> None:
+    """Many connections that begin a header block, as large as one may be, and never end it."""
+    clients = [target.connect() for _ in range(300)]
+    for client in clients:
+        target.send(client, frame(HEADERS, 0, 1, b"x" * 16_384) + frame(CONTINUATION, 0, 1, b"x" * 16_383))
+    target.enough.wait(PATIENCE)
+    for client in clients:
+        client.socket.close()
+
+
 def gzip_bombs(target: Target) -> None:
     bomb = prefixed(gzip.compress(bytes(50_000_000)), flag=1)
     while target.goes_on:
@@ -276,6 +287,22 @@ def bomb_of_references(client: RawClient, stream: int) -> Callable[[int], bytes]
     return lambda n: frame(HEADERS, END_HEADERS | END_STREAM, 2 * n + 1, block)
 
 
+def malformed(*heads: Fields) -> Attack:
+    """Calls with these heads in turn, and one request's data behind each."""
+
+    def make(client: RawClient, _: int) -> Callable[[int], bytes]:
+        blocks = [client.encoder.encode(head) for head in heads]
+
+        def call(n: int) -> bytes:
+            stream = 2 * n + 1
+            head = frame(HEADERS, END_HEADERS, stream, blocks[n % len(blocks)])
+            return head + frame(DATA, END_STREAM, stream, ORDER)
+
+        return call
+
+    return flood(make)
+
+
 ATTACKS: dict[str, Attack] = {
     "rapid reset": flood(lambda c, s: lambda n: request(c, 2 * n + 1) + frame(RST_STREAM, 0, 2 * n + 1, number(8))),
     "provoked resets": flood(
@@ -287,6 +314,19 @@ ATTACKS: dict[str, Attack] = {
     "HPACK bombs": flood(bomb_of_references),
     "header lists": flood(
         lambda c, s: lambda n: frame(HEADERS, END_HEADERS | END_STREAM, 2 * n + 1, b"\x00\x01a\x01b" * 3000)
+    ),
+    "slow headers": slow_headers,
+    "paths without a slash": malformed(
+        call_fields("x"), call_fields("x" * 1000), call_fields(NEXT[1:]), call_fields("*")
+    ),
+    "connection-specific headers": malformed(
+        *(
+            call_fields(NEXT, field)
+            for field in (("connection", "close"), ("transfer-encoding", "chunked"), ("upgrade", "h2c"), ("te", "gzip"))
+        )
+    ),
+    "lengths that are not the data's": malformed(
+        *(call_fields(NEXT, ("content-length", str(len(ORDER) + each))) for each in (-1, 1, 2**62))
     ),
     "SETTINGS of a thousand calls": many_windows,
     "SETTINGS": flood(lambda c, s: lambda n: frame(SETTINGS, 0, 0, struct.pack(">HI", 4, n % 1000))),
