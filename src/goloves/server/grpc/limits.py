@@ -49,7 +49,8 @@ class GrpcLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     write_timeout: float = 60.0
     """How long a client may leave an answer unread without taking a byte of it; then its connection is cut."""
     linger_timeout: float = 5.0
-    """How long a connection that was refused is still read from, so that the client gets the reason and no reset."""
+    """How long a connection that was refused is still read from, so that the client gets the reason and no reset; over
+    TLS two seconds at the most."""
     max_queued: int = 1_048_576
     """Bytes of answers that one connection may leave unread before its further calls wait. Lower: large answers wait
     for one another; higher: more memory for each client that does not read."""
