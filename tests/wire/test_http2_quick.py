@@ -13,6 +13,7 @@ from goloves.wire.http2 import Allowance, Limits
 from goloves.wire.http2.frames import (
     END_HEADERS,
     END_STREAM,
+    MAX_FRAME,
     PREFACE,
     SETTINGS_ACK,
     Code,
@@ -298,9 +299,11 @@ def test_the_last_calls_of_a_connection_are_counted_right() -> None:
     assert long.connection.failed
 
 
-def test_calls_that_repeat_keep_to_the_peers_window() -> None:
+@pytest.mark.parametrize("together", [False, True])
+def test_calls_that_repeat_keep_to_the_peers_window(together: bool) -> None:
     quick, long = (Server(Limits(), quick=way) for way in (True, False))
-    for piece in write([Step("call", b"q" * 60)] * 1000):
+    pieces = write([Step("call", b"q" * 60)] * 900)
+    for piece in [*pieces[:4], b"".join(pieces[4:])] if together else pieces:
         quick.feed(piece)
         long.feed(piece)
     assert quick.by_stream() == long.by_stream()
@@ -308,20 +311,22 @@ def test_calls_that_repeat_keep_to_the_peers_window() -> None:
     assert 500 < quick.connection.quick_answers < 700
 
 
-def test_calls_that_repeat_keep_to_our_window() -> None:
-    calls = [Step("call", b"quick")] * 6
-    servers = [warm(calls)[0], Server(Limits(), quick=False)]
-    pieces = write(calls)
-    for piece in pieces[:4]:
-        servers[1].feed(piece)
-    for server in servers:
-        server.connection._receive_window = 12  # as if other calls held the rest
-        for piece in pieces[4:]:
-            assert not server.connection.failed
+@pytest.mark.parametrize(("window", "quickly"), [(1000, 3), (MAX_FRAME, 4)])
+@pytest.mark.parametrize("together", [False, True])
+def test_calls_that_repeat_keep_to_our_window(window: int, quickly: int, together: bool) -> None:
+    calls = [Step("call", b"q" * 250)] * 100
+    quick, pieces = warm(calls)
+    long = Server(Limits(), quick=False)
+    for piece in write(calls)[:4]:
+        long.feed(piece)
+    for server in (quick, long):
+        server.connection._receive_window = window  # as if other calls held the rest
+        for piece in [b"".join(pieces)] if together else pieces:
             server.feed(piece)
         assert server.out[-1].kind is Kind.GOAWAY
         assert server.out[-1].code is Code.FLOW_CONTROL_ERROR
-    assert servers[0].by_stream() == servers[1].by_stream()
+    assert quick.connection.quick_answers == quickly
+    assert together or quick.by_stream() == long.by_stream()
 
 
 @pytest.mark.parametrize("timeout", [None, b"1000"])
