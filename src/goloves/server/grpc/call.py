@@ -373,10 +373,12 @@ class GrpcCall:
         except GolovesError as error:
             self.finish(call_error(error))
         except asyncio.CancelledError:
-            # If the call is done, this is how its task ends. Else something that the handler waited for was cancelled,
-            # and not by the client: in gRPC's list of status codes CANCELLED is the caller's doing as a rule, and
-            # INTERNAL what must not happen.
-            self._fail()
+            # Somebody cancels this task when its call is over, or the loop is. Else something was cancelled that the
+            # handler waited for, and not by the client: in gRPC's list of status codes CANCELLED is the caller's doing
+            # as a rule, and INTERNAL what must not happen.
+            task = asyncio.current_task()
+            if task is not None and not task.cancelling():
+                self._fail()
             raise
         except Exception:
             self._fail()

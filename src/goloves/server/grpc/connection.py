@@ -196,7 +196,7 @@ class GrpcConnection(asyncio.Protocol):
             self._reading = False
         if self._stalled_with:
             self._relax()
-        self.flush()
+        self._write_out()
         if len(data) >= LARGE_READ and not self._transport.is_closing():
             self._transport.pause_reading()
             self.shared.loop.call_soon(self._read_on)
@@ -351,8 +351,10 @@ class GrpcConnection(asyncio.Protocol):
 
     def flush(self) -> None:
         """Write what there is, unless `data_received` is about to."""
-        if self._reading:
-            return
+        if not self._reading:
+            self._write_out()
+
+    def _write_out(self) -> None:
         wire = self.wire
         data = wire.take_output()
         if data:

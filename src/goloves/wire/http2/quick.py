@@ -128,7 +128,8 @@ class QuickCalls(Control):
         self._patterns: list[Pattern] = []
         """The same of blocks that differ in one value."""
         self._repeats: list[Repeat] = []
-        """Calls that may be repeated, the one that was last first."""
+        """Calls that may be repeated, the one that was last first; none while the connection as a whole bars the quick
+        way (`_is_barred`)."""
         self._known_at = 0
         """How often the table had changed when this was learnt."""
 
@@ -138,16 +139,19 @@ class QuickCalls(Control):
         Gives where the first one is that doesn't, or that has not come whole, or is too near to a limit.
         """
         repeats, way, sender = self._repeats, self._way, self._sender
-        if not repeats or way is None or self._decoder.changes != self._known_at or not self._may_be_quick():
+        if (
+            not repeats
+            or way is None
+            or self._decoder.changes != self._known_at
+            or len(self._streams) >= self._limits.streams
+        ):
             return at
         repeat, end, turned_at = repeats[0], len(data), -1
         first = stream = self._next_stream
         # What may be given and taken: nothing else that bars the quick way changes in here.
-        given, most_given, window = 0, self._quick_left, sender.window - MAX_FRAME + 1
-        if window < most_given:
-            most_given = window
-        taken, most_taken = 0, self._receive_window - MAX_FRAME + 1
-        while at < end and given < most_given and taken < most_taken and stream < MAX_STREAM:
+        given, left, window = 0, self._quick_left, sender.window - MAX_FRAME
+        taken, room = 0, self._receive_window - MAX_FRAME
+        while at < end and given < left and given <= window and taken <= room and stream < MAX_STREAM:
             value_at, body_at = at + repeat.value_at, at + repeat.body_at
             if repeat.length is not None and value_at <= end and data[value_at - 1] != repeat.length:
                 repeats[0] = repeat = repeat.of_length(data[value_at - 1])
@@ -155,7 +159,8 @@ class QuickCalls(Control):
             octets = data[body_at - _DATA_LENGTH] if body_at <= end else 0
             done = body_at + octets
             name = _STREAM.pack(stream)
-            value, body = data[value_at : at + repeat.value_end], data[body_at:done]
+            value = b"" if repeat.length is None else data[value_at : at + repeat.value_end]
+            body = data[body_at:done]
             start, before, after = repeat.start, repeat.before, repeat.after
             if (
                 done > end
@@ -184,7 +189,9 @@ class QuickCalls(Control):
             sender.window -= given
             sender.spoke = True
             self._receive_window -= taken
-            self._credit_connection(taken)
+            self._uncredited += taken
+            if self._uncredited >= self._credit_due:
+                self._give_credit()
         return at
 
     def _turn(self, data: bytes, at: int) -> bool:
@@ -291,12 +298,25 @@ class QuickCalls(Control):
         return (
             self._quick_left > 0
             and sender.window >= MAX_FRAME
-            and sender.initial_window >= MAX_FRAME
             and self._receive_window >= MAX_FRAME
             and len(self._streams) < self._limits.streams
-            and not sender.must_forget_table
-            and not self._finishing
+            and not self._is_barred()
         )
+
+    def _is_barred(self) -> bool:
+        """Tell whether no call may be answered at once, by what either side has said of the connection as a whole."""
+        sender = self._sender
+        return sender.initial_window < MAX_FRAME or sender.must_forget_table or self._finishing
+
+    def _on_settings(self, flags: int, stream: int, payload: bytes) -> None:
+        super()._on_settings(flags, stream, payload)
+        if self._is_barred():
+            self._repeats.clear()
+
+    def finish(self, reason: str) -> None:
+        """See `Calls.finish`."""
+        super().finish(reason)
+        self._repeats.clear()
 
     def _recall(self, block: bytes) -> tuple[Request | None, Pattern | None]:
         """Give the request of a known block, or of one that fits a pattern with a value that may be skipped."""
