@@ -539,6 +539,16 @@ class TestSettings:
                     assert client.data(stream, b"", end=True).answer(stream).status == 0
 
 
+def reads_why_while_it_sends(client: RawClient) -> None:
+    """Break a rule in the middle of an upload."""
+    stream = client.open(call_fields(GATHER))
+    client.data(stream, whole())
+    client.send(frame(DATA, 0, 0, b"on stream 0") + frame(DATA, 0, stream, b"x" * 16_000) * 200)
+    gone = client.gone()
+    assert (gone.code, gone.reset) == (PROTOCOL_ERROR, False)
+    assert "stream 0" in gone.reason
+
+
 class TestConnections:
     def test_calls_are_counted_on_open_and_closed_connections(self) -> None:
         with LiveGrpc([Echo().service()]) as server:
@@ -657,12 +667,7 @@ class TestConnections:
 
     def test_one_that_is_refused_while_it_sends_reads_why_and_gets_no_reset(self) -> None:
         with LiveGrpc([Echo().service()]) as server, RawClient(server.port) as client:
-            stream = client.open(call_fields(GATHER))
-            client.data(stream, whole())
-            client.send(frame(DATA, 0, 0, b"on stream 0") + frame(DATA, 0, stream, b"x" * 16_000) * 200)
-            gone = client.gone()
-            assert (gone.code, gone.reset) == (1, False)
-            assert "stream 0" in gone.reason
+            reads_why_while_it_sends(client)
 
     def test_one_that_is_refused_over_tls_while_it_sends_reads_why_too(self, tmp_path: Path) -> None:
         files = self_signed().write(tmp_path, "server")
@@ -672,12 +677,7 @@ class TestConnections:
             LiveGrpc([Echo().service()], tls=Certificates(*files)) as server,
             RawClient(server.port, tls=context) as client,
         ):
-            stream = client.open(call_fields(GATHER))
-            client.data(stream, whole())
-            client.send(frame(DATA, 0, 0, b"on stream 0") + frame(DATA, 0, stream, b"x" * 16_000) * 200)
-            gone = client.gone()
-            assert (gone.code, gone.reset) == (1, False)
-            assert "stream 0" in gone.reason
+            reads_why_while_it_sends(client)
 
     def test_one_that_was_refused_and_stays_is_cut_after_a_while(self) -> None:
         limits = GrpcLimits(linger_timeout=0.2)
