@@ -112,7 +112,9 @@ class Code:
     def copy(self, code: Path, version: str) -> Path:
         """Copy code under a version of its own, which tells what a process has loaded."""
         place = self._directory / f"code-{version}"
-        shutil.copytree(code / "goloves", place / "goloves")
+        # Compiled code is left behind: it is matched by its source's size and second, and what is written below has the
+        # size, and in a fresh clone the second, of what it replaces.
+        shutil.copytree(code / "goloves", place / "goloves", ignore=shutil.ignore_patterns("__pycache__"))
         init = place / "goloves" / "__init__.py"
         text, changed = re.subn(r'__version__ = ".*"', f'__version__ = "{version}"', init.read_text())
         assert changed == 1
