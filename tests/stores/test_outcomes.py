@@ -267,6 +267,31 @@ async def test_r3_a_row_that_somebody_else_has_locked_grants_nothing_and_frees_i
     await store.close()
 
 
+async def test_a_migration_waits_for_a_table_that_somebody_else_has_locked_for_longer_than_a_call_may_take(
+    served: Served,
+) -> None:
+    store, other = make_store(served.url, Options(timeout=1)), await served.node()
+    assert isinstance(other, SqlStore)
+    mariadb = served.name == "mariadb"
+    held, done = asyncio.Event(), asyncio.Event()
+
+    def hold(connection: Connection) -> None:
+        mode = "S goloves_revision WRITE" if mariadb else " goloves_version IN ACCESS EXCLUSIVE MODE"
+        connection.execute(text(f"LOCK TABLE{mode}"))
+        held.set()
+        await_only(done.wait())
+        if mariadb:
+            connection.execute(text("UNLOCK TABLES"))
+
+    holding = asyncio.create_task(other._database.run(hold, timeout=60))
+    await held.wait()
+    migrating = asyncio.create_task(store.migrate())
+    assert not (await asyncio.wait([migrating], timeout=2.5))[0]
+    done.set()
+    await holding
+    await migrating
+
+
 async def test_a_statement_that_is_refused_is_unavailable_and_is_not_repeated(served: Served) -> None:
     store = await served.node()
     assert isinstance(store, SqlStore)

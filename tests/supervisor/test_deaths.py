@@ -192,13 +192,12 @@ def test_a_node_that_hangs_when_its_supervisor_is_killed_ends_and_the_next_start
     start: Start, tmp_path: Path
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(HANGS)
-    settings = {"PYTHONPATH": str(tmp_path), "GOLOVES_SERVER__UNRESPONSIVE": "2"}
-    service = start("--nodes", "2", **settings)
+    service = start("--nodes", "2", PYTHONPATH=str(tmp_path), GOLOVES_SERVER__UNRESPONSIVE=SILENCE)
     hanging = min(service.all_ready(2))
     os.kill(hanging, signal.SIGUSR1)
     service.process.kill()
     service.process.wait(30)
-    again = start("--http", service.urls[0].removeprefix("http://"), **settings)
+    again = start("--http", service.urls[0].removeprefix("http://"))
     assert str(hanging) in again.says(r"still run: waiting for them to end .*pids=(.+)$")[1]
     assert not gone(hanging)
     again.all_ready(1)

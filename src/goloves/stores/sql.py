@@ -32,6 +32,9 @@ T = TypeVar("T")
 
 log = get_logger("goloves.store")
 
+LOOK = 30.0
+"""Seconds that a migration looks at a store before and after: it may be a busy one, and nobody waits for an id."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -124,10 +127,10 @@ class SqlStore(SqlRepair, SqlWorkers, Session):
             self._make_file()
         self._database.reopen()
         try:
-            before = await self._check(checks.state, write=False)
+            before = await self._check(checks.state, write=False, timeout=LOOK)
             await self._migrate(only_empty=False)
-            after = await self._check(checks.state, write=False)
-            await self._check(self._examine, write=False)
+            after = await self._check(checks.state, write=False, timeout=LOOK)
+            await self._check(self._examine, write=False, timeout=LOOK)
             return checks.migrated(before, after)
         finally:
             await self._database.close()
