@@ -390,6 +390,7 @@ def test_quick_answers_are_worth_as_much_as_others() -> None:
         quick.feed(piece)
         long.feed(piece)
         assert quick.connection._answers == long.connection._answers
+        assert quick.connection._octets == long.connection._octets
     assert quick.connection.quick_answers == 9
 
 

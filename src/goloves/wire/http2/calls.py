@@ -218,12 +218,9 @@ class Calls:
     def _credit_connection(self, octets: int) -> None:
         self._uncredited += octets
         if self._uncredited >= self._credit_due:
-            self._give_credit()
-
-    def _give_credit(self) -> None:
-        self._sender.out.append(window_frame(0, self._uncredited))
-        self._receive_window += self._uncredited
-        self._uncredited = 0
+            self._sender.out.append(window_frame(0, self._uncredited))
+            self._receive_window += self._uncredited
+            self._uncredited = 0
 
     # --- the beginning of streams ---
 

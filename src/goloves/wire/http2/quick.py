@@ -181,17 +181,8 @@ class QuickCalls(Control):
             stream += 2
             at = done
         if stream != first:
-            calls = (stream - first) >> 1
             self._next_stream = stream
-            self.quick_answers += calls
-            self._answers += 2 * calls
-            self._quick_left -= given
-            sender.window -= given
-            sender.spoke = True
-            self._receive_window -= taken
-            self._uncredited += taken
-            if self._uncredited >= self._credit_due:
-                self._give_credit()
+            self._account((stream - first) >> 1, given, taken)
         return at
 
     def _turn(self, data: bytes, at: int) -> bool:
@@ -249,16 +240,21 @@ class QuickCalls(Control):
             return 0
         name = data[at + _START : at + HEADER_OCTETS]
         size = len(answer)
-        sender = self._sender
-        sender.out += (way.head, name, way.data_heads[size], name, answer, way.tail, name, way.trailers)
-        sender.window -= size
-        sender.spoke = True
-        self._quick_left -= size
-        self._answers += 2
-        self.quick_answers += 1
-        self._receive_window -= done - body
-        self._credit_connection(done - body)
+        self._sender.out += (way.head, name, way.data_heads[size], name, answer, way.tail, name, way.trailers)
+        self._account(1, size, done - body)
         return done
+
+    def _account(self, calls: int, given: int, taken: int) -> None:
+        """Count calls that were answered at once, and the octets of their answers' data and of their own."""
+        sender = self._sender
+        self.quick_answers += calls
+        self._answers += 2 * calls
+        self._octets += given
+        self._quick_left -= given
+        sender.window -= given
+        sender.spoke = True
+        self._receive_window -= taken
+        self._credit_connection(taken)
 
     def _answer_message(self, source: Stream, data: bytes) -> bool:
         """Answer a frame of a call's data with data, if that can be; see `answer_messages`."""
