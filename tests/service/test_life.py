@@ -197,10 +197,10 @@ async def test_a_look_up_that_a_stop_overtakes_starts_nothing_anew() -> None:
         world.store.before["read_tags"] = times(1, slow(0.05))
         task = world.ask()
         await asyncio.sleep(0.04)
-        future = world.service._lookups["order"]
+        future = world.service._names._lookups["order"]
         found = (await world.operator.read_tags(["order"]))["order"]
         future.set_result(found)
-        world.service._lookups.clear()
+        world.service._names._lookups.clear()
         await world.service.close()
         with pytest.raises(ShuttingDown):
             await task

@@ -21,7 +21,7 @@ from goloves.errors import (
     UnknownSpace,
     UnknownTag,
 )
-from goloves.service.service import (
+from goloves.service.names import (
     LOOKUPS_WAITING,
     NAMES_PER_QUERY,
     SUGGESTIONS_PER_SECOND,
@@ -231,10 +231,10 @@ async def test_a_flood_of_made_up_names_costs_few_queries_and_bounded_memory() -
             assert answers(results, UnknownTag) == at_once
         assert world.store.calls["read_tags"] <= 2 * rounds
         assert world.store.calls["list_tags"] <= 3 * SUGGESTIONS_PER_SECOND * 2
-        known = world.service._unknown
+        known = world.service._names._unknown
         assert len(known) == UNKNOWN_KEPT
         assert sum(map(getsizeof, [*known, *known.values(), *(message for _, message in known.values())])) < 6_000_000
-        assert not world.service._lookups
+        assert not world.service._names._lookups
         assert await world.ids() == [2]
 
 

@@ -3,11 +3,11 @@
 Rules:
 1. `tags[name].take()` and `spaces[name].take()` are the hot path: they await nothing. None means: take the slow path,
    by `segment_ids` or `snowflake_ids`, which finds the name, waits for a refill, and raises when the deadline passes.
-2. A tag is picked up at its first use, and read again every `refresh` seconds; one that was deleted is dropped.
-3. Names that don't exist cost a place in a bounded cache and a place in a batched query, whatever a peer makes up.
-4. Clocks, stores and randomness come in from outside; time in tasks is the event loop's. So a simulation runs this very
+2. A tag is picked up at its first use (`names.py`), and read again every `refresh` seconds; one that was deleted is
+   dropped.
+3. Clocks, stores and randomness come in from outside; time in tasks is the event loop's. So a simulation runs this very
    code on virtual time.
-5. In the child of a fork nothing is issued: the grants belong to the parent (SAFETY P2).
+4. In the child of a fork nothing is issued: the grants belong to the parent (SAFETY P2).
 """
 
 import asyncio
@@ -16,7 +16,6 @@ import random
 import secrets
 import socket
 import weakref
-from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
@@ -42,22 +41,10 @@ from goloves.logger import get_logger
 from goloves.service.clock import Clock, SystemClock
 from goloves.service.counters import Counters
 from goloves.service.gate import QUIET, Gate
+from goloves.service.names import NAMES_PER_QUERY, Names, hint
 from goloves.service.spaces import Keeping, ServedSpace, SpaceSource
 from goloves.service.tags import Refills, TagSource
-from goloves.stores.base import NewTag, SegmentStore, Tag, WorkerStore
-
-UNKNOWN_KEPT = 10_000
-"""Names remembered as unknown: 6 MB if they are the longest. A flood of made-up names pushes out older ones, which are
-looked up anew."""
-
-UNKNOWN_LASTS = 5.0
-"""Seconds for which a name stays unknown without asking again; a tag made by SQL is seen after this at the latest."""
-
-LOOKUPS_WAITING = 2_000
-"""Names that may wait to be looked up: two full queries. More at once is a flood of made-up names, and gets 429."""
-
-NAMES_PER_QUERY = 1_000
-"""What `read_tags` takes at once."""
+from goloves.stores.base import SegmentStore, Tag, WorkerStore
 
 RANGES_AT_ONCE = 64
 """Requests for ranges under way at once, each a transaction of its own; more get 429."""
@@ -67,12 +54,6 @@ STORE_CALLS_AT_ONCE = 16
 
 OBSERVE_EVERY = 0.25
 """Seconds between two looks at the system's clock (see `core/clock.py`)."""
-
-SUGGESTIONS_PER_SECOND = 5
-"""How often an unknown name is compared with the names that exist; a flood of unknown names gets plain answers."""
-
-COMPARED = 200
-"""Names that an unknown one is compared with at once: a few milliseconds of the event loop."""
 
 STOPPING = "this node is stopping; ask another one"
 
@@ -118,10 +99,6 @@ class IdService:
         self._open_error: GolovesError | None = None
         self._stopping = False
         self._drop_listeners: list[Callable[[], None]] = []
-        self._unknown: OrderedDict[str, tuple[float, str]] = OrderedDict()
-        self._lookups: dict[str, asyncio.Future[Tag | None]] = {}
-        self._looking: asyncio.Task[None] | None = None
-        self._suggested = (0, 0)
         self._ranges_under_way = 0
         self._telling: set[str] = set()
         """Identities of stores into which this node's marks are being written."""
@@ -133,6 +110,9 @@ class IdService:
         self._steady = SteadyClock(self._clock.wall_ns(), self._clock.monotonic_ns())
         self._refills = Refills(
             segments, self._segment_gate, self._config, self.counters, self._spawn, self._drop, self._segments_halted
+        )
+        self._names = Names(
+            segments, self._segment_gate, self._config, self.counters, self._spawn, self._segments_halted, self.tags
         )
         self._keeping = Keeping(
             workers,
@@ -177,7 +157,7 @@ class IdService:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._fail_lookups(list(self._lookups), stopping)
+        self._names.fail_all(stopping)
         try:
             async with asyncio.timeout(timeout):
                 await asyncio.gather(*(source.stop(stopping) for source in self.spaces.values()))
@@ -275,38 +255,16 @@ class IdService:
         source = self.spaces.get(name)
         if source is None:
             check_name(name, "space")
-            raise UnknownSpace(f"there is no space {name!r}{_hint(name, list(self.spaces))}")
+            raise UnknownSpace(f"there is no space {name!r}{hint(name, list(self.spaces))}")
         return source
 
     async def _find(self, name: str, deadline: float) -> TagSource:
         """Pick a tag up from the store at its first use."""
         check_name(name, "tag")
-        loop = asyncio.get_running_loop()
         if self._open_error is not None and not self._segments_open.is_set():
             # Asking would push the next attempt to open the store further away, with each request anew.
             raise StoreUnavailable(f"the store can't be used: {self._open_error.message}")
-        known = self._unknown.get(name)
-        if known is not None:
-            if loop.time() < known[0]:
-                raise UnknownTag(known[1])
-            del self._unknown[name]
-        future = self._lookups.get(name)
-        if future is None:
-            if len(self._lookups) >= LOOKUPS_WAITING:
-                raise TooManyWaiting("too many unknown tags are being looked up; try again")
-            future = self._lookups[name] = loop.create_future()
-            if self._looking is None:
-                self._looking = self._spawn(self._look_up())
-        try:
-            async with asyncio.timeout_at(deadline):
-                tag = await asyncio.shield(future)
-        except TimeoutError:
-            self.counters.deadlines_missed += 1
-            error = self._segment_gate.error
-            why = f"the store is away ({error.message})" if error else "the store did not answer in time"
-            raise NoRange(f"the tag {name!r} could not be looked up: {why}; try again") from None
-        if tag is None:
-            raise UnknownTag(await self._remember_unknown(name, deadline))
+        tag = await self._names.find(name, deadline)
         self._check_alive()
         return self._use(tag)
 
@@ -315,78 +273,6 @@ class IdService:
         if source is None:
             source = self.tags[tag.name] = TagSource(tag, self._refills)
         return source
-
-    async def _look_up(self) -> None:
-        """Look up the names that wait, all of them in one query, until none waits."""
-        try:
-            while self._lookups:
-                names = list(self._lookups)[:NAMES_PER_QUERY]
-                try:
-                    found = await self._segment_gate.call_now(lambda names=names: self._segments.read_tags(names))  # type: ignore[misc]
-                except GolovesError as error:
-                    self._fail_lookups(names, error)
-                    if isinstance(error, StoreWentBackwards):
-                        self.counters.store_went_backwards += 1
-                        self._segments_halted(error)
-                    continue
-                for name in names:
-                    if name in found or not self._config.auto_create:
-                        self._lookups.pop(name).set_result(found.get(name))
-                for name in names:
-                    if name in self._lookups:
-                        await self._create(name)
-        except Exception:
-            self._fail_lookups(list(self._lookups), StoreUnavailable("looking a tag up failed in a way nobody foresaw"))
-            raise
-        finally:
-            self._looking = None
-
-    async def _create(self, name: str) -> None:
-        new = NewTag(name, self._config.default_step)
-        try:
-            tag = await self._segment_gate.call_now(lambda: self._segments.ensure_tag(new))
-        except UnknownTag:  # a tombstone
-            self._lookups.pop(name).set_result(None)
-        except GolovesError as error:
-            self._fail_lookups([name], error)
-        else:
-            self._lookups.pop(name).set_result(tag)
-
-    def _fail_lookups(self, names: list[str], error: GolovesError) -> None:
-        for name in names:
-            future = self._lookups.pop(name)
-            future.set_exception(error)
-            future.exception()  # nobody may wait for it any more
-
-    async def _remember_unknown(self, name: str, deadline: float) -> str:
-        self.counters.unknown_names += 1
-        message = f"there is no tag {name!r}{await self._suggestion(name, deadline)}"
-        self._unknown[name] = (asyncio.get_running_loop().time() + UNKNOWN_LASTS, message)
-        if len(self._unknown) > UNKNOWN_KEPT:
-            self._unknown.popitem(last=False)
-        return message
-
-    async def _suggestion(self, name: str, deadline: float) -> str:
-        now = asyncio.get_running_loop().time()
-        second, used = self._suggested
-        if second == int(now) and used >= SUGGESTIONS_PER_SECOND:
-            return _how_to_create("")
-        self._suggested = (int(now), used + 1 if second == int(now) else 1)
-        try:
-            async with asyncio.timeout_at(deadline):
-                tags = await self._segment_gate.call_now(lambda: self._beside(name))
-        except (GolovesError, TimeoutError):
-            tags = []
-        names = list(dict.fromkeys([tag.name for tag in tags] + list(self.tags)[:COMPARED]))
-        return _how_to_create(_hint(name, names))
-
-    async def _beside(self, name: str) -> list[Tag]:
-        """Read tags that may be meant: those that begin as the name does, and else the first of all."""
-        for length in (3, 1, 0):
-            tags = await self._segments.list_tags(prefix=name[:length], most=COMPARED)
-            if _hint(name, [tag.name for tag in tags]):
-                return tags
-        return []
 
     def _drop(self, source: TagSource) -> None:
         source.retire(UnknownTag(f"the tag {source.name!r} does not exist any more"))
@@ -559,19 +445,6 @@ class IdService:
         for tag in self.tags.values():
             tag.forget(error)
         self.tags.clear()
-
-
-def _how_to_create(hint: str) -> str:
-    return f"{hint} Or create it with `goloves tag create`" if hint else "; create it with `goloves tag create`"
-
-
-def _hint(name: str, names: list[str]) -> str:
-    try:
-        from difflib import get_close_matches
-    except (ImportError, OSError):  # no file descriptor is left, say: the answer is worth more than its hint
-        return ""
-    close = get_close_matches(name, names, n=1, cutoff=0.7)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _forget_grants_in_child() -> None:
