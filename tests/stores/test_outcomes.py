@@ -276,8 +276,8 @@ async def test_a_migration_waits_for_a_table_that_somebody_else_has_locked_for_l
     held, done = asyncio.Event(), asyncio.Event()
 
     def hold(connection: Connection) -> None:
-        mode = "S goloves_revision WRITE" if mariadb else " goloves_version IN ACCESS EXCLUSIVE MODE"
-        connection.execute(text(f"LOCK TABLE{mode}"))
+        whole = "LOCK TABLES goloves_revision WRITE" if mariadb else "LOCK TABLE goloves_revision"
+        connection.execute(text(whole))
         held.set()
         await_only(done.wait())
         if mariadb:

@@ -138,7 +138,8 @@ class Load:
 
     def _call(self, client: int) -> None:
         # grpcio's own retries stay on: a call that meets GOAWAY before it has left the client is begun anew elsewhere,
-        # and would fail without them, whatever the node does. One that the node has taken is repeated by nobody.
+        # and would fail without them, whatever the node does. One that the node has taken is repeated by nobody. That
+        # a node refuses none before its client has seen GOAWAY, tests of the connection hold.
         options = [("grpc.use_local_subchannel_pool", 1)]
         with grpc.insecure_channel(self._grpc, options) as channel:
             stub = goloves_pb2_grpc.SegmentServiceStub(channel)

@@ -2,7 +2,8 @@
 
 Rules:
 1. Names that don't exist cost a place in a bounded cache and a place in a batched query, whatever a peer makes up.
-2. A name that was not found stays unknown for some seconds; with `auto_create` it is made instead.
+2. A name that was not found stays unknown for some seconds; with `auto_create` it is made instead, unless it was
+   deleted.
 3. A look-up is nobody's in particular: who asked may leave, and the others get its answer.
 """
 

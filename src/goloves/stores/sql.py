@@ -32,8 +32,9 @@ T = TypeVar("T")
 
 log = get_logger("goloves.store")
 
-LOOK = 30.0
-"""Seconds that a migration looks at a store before and after: it may be a busy one, and nobody waits for an id."""
+PATIENT_LOOK = 30.0
+"""Seconds beyond a call's that each look of a migration at the store may take: nobody waits for an id meanwhile, a
+store that is busy has answered by then, and one that is away is told of while whoever asked still sits there."""
 
 
 @dataclass(frozen=True)
@@ -127,10 +128,11 @@ class SqlStore(SqlRepair, SqlWorkers, Session):
             self._make_file()
         self._database.reopen()
         try:
-            before = await self._check(checks.state, write=False, timeout=LOOK)
+            looking = self._options.timeout + PATIENT_LOOK
+            before = await self._check(checks.state, write=False, timeout=looking)
             await self._migrate(only_empty=False)
-            after = await self._check(checks.state, write=False, timeout=LOOK)
-            await self._check(self._examine, write=False, timeout=LOOK)
+            after = await self._check(checks.state, write=False, timeout=looking)
+            await self._check(self._examine, write=False, timeout=looking)
             return checks.migrated(before, after)
         finally:
             await self._database.close()

@@ -1,13 +1,8 @@
-"""What differs between SQLite, MySQL with MariaDB, and PostgreSQL: all of it, and nothing else.
+"""What differs between SQLite, MySQL with MariaDB, and PostgreSQL in connections, statements and errors.
 
 Each dialect knows how to connect and prepare a connection so that it can be trusted (P4), how a transaction begins,
-the few statements that are written differently, and what its errors mean for the outcome of a transaction:
-
-- `ABORTED`: the database undid the transaction by itself; it may be repeated.
-- `LOST`: the connection is gone, and so is whatever was not committed.
-- `FAILED`: the statement was refused.
-
-Once COMMIT was sent, only the few codes of `commit_aborts` say that nothing happened; anything else is unknown (R3).
+the few statements that are written differently, and what its errors mean for the outcome of a transaction. Once COMMIT
+was sent, only the few codes of `commit_aborts` say that nothing happened; anything else is unknown (R3).
 """
 
 from goloves.stores.dialects.dialect import TAG, Dialect, Server, Verdict
@@ -15,6 +10,6 @@ from goloves.stores.dialects.mysql import MySql
 from goloves.stores.dialects.postgres import Postgres
 from goloves.stores.dialects.sqlite import Sqlite
 
-__all__ = ["DIALECTS", "TAG", "Dialect", "MySql", "Server", "Sqlite", "Verdict"]
+__all__ = ["DIALECTS", "TAG", "Dialect", "MySql", "Postgres", "Server", "Sqlite", "Verdict"]
 
 DIALECTS: dict[str, type[Dialect]] = {dialect.name: dialect for dialect in (Sqlite, MySql, Postgres)}

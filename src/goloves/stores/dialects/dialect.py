@@ -54,8 +54,11 @@ class Verdict(enum.Enum):
     """What an error means for the transaction that met it."""
 
     ABORTED = enum.auto()
+    """The database undid it by itself; it may be repeated."""
     LOST = enum.auto()
+    """The connection is gone, and so is whatever was not committed."""
     FAILED = enum.auto()
+    """The statement was refused."""
 
 
 class Dialect(abc.ABC):

@@ -23,10 +23,9 @@ from goloves.stores import schema
 from goloves.stores.dialects.dialect import LOCK_SHARE, SIZE, Dialect, Server
 from goloves.stores.urls import StoreUrl
 
-MYSQL_REST = 60
+LONGEST_REST = 60
 """Seconds after which MySQL ends a connection at rest, and with it the locks of a node that froze. Nodes try one that
 rested for half of that before they use it (`STALE_AFTER` in database.py)."""
-
 
 _LAST_INSERT_ID = select(func.last_insert_id())
 
@@ -89,7 +88,7 @@ class MySql(Dialect):
             "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', time_zone = '+00:00',"
             f" innodb_lock_wait_timeout = {wait}"
             # MySQL has no limit of its own for transactions at rest: it ends connections at rest instead.
-            f" /*M!100300 , idle_transaction_timeout = {self.patience} */ /*!80000 , wait_timeout = {MYSQL_REST} */"
+            f" /*M!100300 , idle_transaction_timeout = {self.patience} */ /*!80000 , wait_timeout = {LONGEST_REST} */"
         )
         flush, binlog, sync = connection.exec_driver_sql(
             "SELECT @@GLOBAL.innodb_flush_log_at_trx_commit, @@GLOBAL.log_bin, @@GLOBAL.sync_binlog"
