@@ -5,17 +5,18 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bench.scripted import Calls, Web, stall_once, text
+from faults.nodes import wait_for
 from server.live import LiveNode
 
 PATIENCE = 60.0
@@ -206,7 +207,7 @@ def test_a_generator_that_stalls_says_so_and_the_witness_calls_it_the_machine_s(
         process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         with process:
             # All of its threads stand still, the witness too: to them it looks as if the machine did.
-            assert wait_for(lambda: len(asked) > 350)
+            wait_for(lambda: len(asked) > 350, "350 requests were asked")
             process.send_signal(signal.SIGSTOP)
             time.sleep(0.3)
             process.send_signal(signal.SIGCONT)
@@ -222,15 +223,6 @@ def test_a_generator_that_stalls_says_so_and_the_witness_calls_it_the_machine_s(
     # 150 requests were due in it, and as many in the time that is left for the backlog.
     assert 0.1 < figures["stalls"]["left_out"] < 0.9
     assert figures["latency_without_stalls_us"]["max"] < figures["latency_us"]["max"]
-
-
-def wait_for(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.01)
-    return False
 
 
 def test_the_witness_does_not_excuse_a_server_that_stalls(openload: Path) -> None:
@@ -315,11 +307,17 @@ def test_without_deadlines_no_call_has_one(openload: Path) -> None:
     assert not any("grpc-timeout" in headers for headers in calls.headers)
 
 
+def listens(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
 def test_the_floor_for_grpc_answers_every_call_with_an_id_of_its_own(openload: Path, floor_grpc: Path) -> None:
     with Web().server() as taken:
         port = taken.port
     process = subprocess.Popen([floor_grpc, str(port)])
     try:
+        wait_for(lambda: listens(port) or process.poll() is not None, "the floor listens")
         words = (*NEXT, "--closed", "--in-flight", "20", "--deadlines", "--check-ids", "--pid", str(process.pid))
         status, figures = load(openload, port, *words, protocol="grpc")
     finally:

@@ -14,7 +14,7 @@ import pytest
 from faults.conftest import Note
 from faults.ground import BRISK, HASTY, TAGS, Ground
 from faults.ledger import Ledger
-from faults.load import Load, all_routes
+from faults.load import Load, Refusal, all_routes
 from faults.nodes import Cluster, Node, start_all, wait_for
 from faults.proxy import Proxy
 
@@ -62,10 +62,17 @@ def proxy(served: Ground) -> Iterator[Proxy]:
         yield proxy
 
 
+def check_in_time(refused: list[Refusal]) -> None:
+    """Hold that refusals came in time, but for some of a moment in which the machine had no turn for node or client."""
+    waited = [refusal.received - refusal.sent for refusal in refused]
+    assert sum(each >= HONEST for each in waited) <= len(waited) / 100
+    assert max(waited) < 5 * HONEST
+
+
 def check_refusals(load: Load, since: float) -> None:
     """Hold that whoever was refused was told so in time, and that Snowflake ids never stopped."""
     refused = load.refused(since=since)
-    assert max(refusal.received - refusal.sent for refusal in refused) < HONEST
+    check_in_time(refused)
     assert {refusal.mode for refusal in refused} <= {"segment", "range"}
 
 
@@ -117,28 +124,33 @@ def test_while_a_database_is_away_nodes_serve_from_their_buffers_then_refuse_in_
 @pytest.mark.supervised("postgresql")
 def test_nodes_don_t_storm_a_database_that_is_away(served: Ground, proxy: Proxy, supervised: int, note: Note) -> None:
     ledger = Ledger()
+    recoveries: list[float] = []
+    all_attempts, all_seconds, herds = 0, 0.0, []
     with Cluster(served.through(proxy.port), settings=BRISK) as cluster:
         nodes = cluster.start(3)
         count = len(nodes) * (supervised or 1)
         with Load(nodes, ledger, routes=ROUTES) as load:
-            load.wait_served(1000)
-            proxy.refusing = True
-            proxy.cut()
-            all_refused(load, nodes)
-            begun, before = time.monotonic(), len(proxy.attempts)
-            load.wait_refused(count=500)
-            seconds, attempts = time.monotonic() - begun, len(proxy.attempts) - before
-            proxy.refusing = False
-            back, before = time.monotonic(), len(proxy.attempts)
-            recoveries = [load.wait_served(1, "segment", node.name, since=back) for node in nodes]
-            load.wait_served(300)
-            herd = len(proxy.attempts) - before
+            for _ in range(2):
+                load.wait_served(1000)
+                proxy.refusing = True
+                proxy.cut()
+                all_refused(load, nodes)
+                begun, before = time.monotonic(), len(proxy.attempts)
+                load.wait_refused(count=500)
+                seconds, attempts = time.monotonic() - begun, len(proxy.attempts) - before
+                proxy.refusing = False
+                back, before = time.monotonic(), len(proxy.attempts)
+                recoveries += [load.wait_served(1, "segment", node.name, since=back) for node in nodes]
+                load.wait_served(300)
+                herd = len(proxy.attempts) - before
+                # Every node opens what connections it may have, once; calls that found none don't come on top.
+                assert herd <= count * CONNECTIONS, f"{herd} attempts at its return"
+                # Ranges and windows ask each for themselves, once in half a second or more on the long run.
+                assert 1 <= attempts <= count * (4 * seconds + 6), f"{attempts} attempts in {seconds:.1f} s"
+                all_attempts, all_seconds = all_attempts + attempts, all_seconds + seconds
+                herds.append(herd)
         served.check(ledger, cluster)
-    note(attempts=attempts, within=seconds, at_its_return=herd, back_after=recoveries)
-    # Every node opens what connections it may have, once; calls that found none don't come on top.
-    assert herd <= count * CONNECTIONS, f"{herd} attempts at its return"
-    # Ranges and windows ask each for themselves, once in half a second or more on the long run.
-    assert 1 <= attempts <= count * (4 * seconds + 6), f"{attempts} attempts in {seconds:.1f} s"
+    note(attempts=all_attempts, within=all_seconds, at_its_return=max(herds), back_after=recoveries)
     assert statistics.median(recoveries) < BACK, recoveries
     assert max(recoveries) < BACK_AT_MOST, recoveries
 
@@ -163,7 +175,7 @@ def test_after_an_outage_that_outlasts_their_windows_nodes_issue_snowflake_ids_a
                 served.server.start()
                 back = time.monotonic()
                 recoveries += [load.wait_served(1, "snowflake", node.name, since=back) for node in nodes]
-                assert max(each.received - each.sent for each in load.refused(since=gone)) < HONEST
+                check_in_time(load.refused(since=gone))
         served.check(ledger, cluster)
     note(received=ledger.received, back_after=recoveries)
     assert statistics.median(recoveries) < BACK, recoveries

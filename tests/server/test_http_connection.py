@@ -129,7 +129,7 @@ def test_a_client_that_does_not_read_is_not_read_from_and_gets_everything_once_i
             while sent < len(wanted):
                 sent += client.socket.send(wanted[sent : sent + 100_000])
         client.socket.settimeout(20)
-        assert node.call(lambda: len(shared.stalled)) == 1
+        node.wait_for(lambda: len(shared.stalled) == 1)
         # One batch of answers, one answer over it, and what is never counted twice.
         assert 0 < node.call(lambda: shared.unread) < 200_000
         whole = sent // len(BATCH)

@@ -138,7 +138,7 @@ class TestClientCertificates:
         chosen = (client.key, client.certificate) if client else (None, None)
         credentials = grpc.ssl_channel_credentials(pair.certificate, *chosen)
         with grpc.secure_channel(f"localhost:{port}", credentials) as channel:
-            return str(Stub(channel).once(ask("hi"), timeout=3).text)
+            return str(Stub(channel).once(ask("hi"), timeout=PATIENCE).text)
 
     def test_one_of_a_known_authority_is_let_in(
         self, files: tuple[Path, Path], pair: Pair, client: Pair, tmp_path: Path

@@ -192,7 +192,7 @@ def test_a_node_that_hangs_when_its_supervisor_is_killed_ends_and_the_next_start
     start: Start, tmp_path: Path
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(HANGS)
-    service = start("--nodes", "2", PYTHONPATH=str(tmp_path), GOLOVES_SERVER__UNRESPONSIVE="4")
+    service = start("--nodes", "2", PYTHONPATH=str(tmp_path), GOLOVES_SERVER__UNRESPONSIVE=SILENCE)
     hanging = min(service.all_ready(2))
     os.kill(hanging, signal.SIGUSR1)
     service.process.kill()

@@ -397,10 +397,14 @@ class Bystander:
         assert list(self._answers) == []
 
 
+LENIENT = {"GOLOVES_SERVER__UNRESPONSIVE": "600"}
+"""A node that hangs is told by those who wait for it, and not killed before they can."""
+
+
 @pytest.fixture
 def node(start: Start) -> Serving:
     """Each attack has a node of its own: memory that an earlier one made it hold would hide what this one costs."""
-    serving = start("--grpc", "127.0.0.1:0", GOLOVES_SEGMENT__DEADLINE="10")
+    serving = start("--grpc", "127.0.0.1:0", GOLOVES_SEGMENT__DEADLINE="10", **LENIENT)
     serving.ready()
     return serving
 
@@ -409,7 +413,8 @@ def node(start: Start) -> Serving:
 def node_with_tls(start: Start, tmp_path: Path) -> tuple[Serving, bytes]:
     pair = self_signed()
     certificate, key = pair.write(tmp_path, "server")
-    serving = start("--grpc", "127.0.0.1:0", GOLOVES_TLS__CERTIFICATE=str(certificate), GOLOVES_TLS__KEY=str(key))
+    files = {"GOLOVES_TLS__CERTIFICATE": str(certificate), "GOLOVES_TLS__KEY": str(key)}
+    serving = start("--grpc", "127.0.0.1:0", **files, **LENIENT)
     serving.says(r"^Goloves .* listens on https://")
     return serving, pair.certificate
 
