@@ -176,7 +176,11 @@ SHAPES = [
 
 
 def plain(answer: bytes) -> bytes:
-    """An answer without what differs from one to the next."""
+    """An answer without what differs from one to the next: the time, and an id with how long it is."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    told = re.search(rb"\r\nContent-Length: (\d+)", head)
+    if told and (not body or int(told[1]) == len(body)):
+        answer = answer.replace(told[0], b"\r\nContent-Length: right", 1)
     return re.sub(rb"\d{2}:\d{2}:\d{2}", b"time", re.sub(rb"(?<=[\n\"])\d+", b"id", answer))
 
 
