@@ -63,10 +63,8 @@ def proxy(served: Ground) -> Iterator[Proxy]:
 
 
 def check_in_time(refused: list[Refusal]) -> None:
-    """Hold that refusals came in time, but for some of a moment in which the machine had no turn for node or client."""
-    waited = [refusal.received - refusal.sent for refusal in refused]
-    assert sum(each >= HONEST for each in waited) <= len(waited) / 100
-    assert max(waited) < 5 * HONEST
+    """Hold that refusals came in time."""
+    assert max(refusal.received - refusal.sent for refusal in refused) < HONEST
 
 
 def check_refusals(load: Load, since: float) -> None:

@@ -86,7 +86,7 @@ async def test_r3_a_commit_that_is_never_answered_is_unknown_within_the_timeout(
     begun = time.monotonic()
     with impatient(store, 2), pytest.raises(UnknownOutcome, match="did not answer a commit within 2 s"):
         await store.allocate("default", 10)
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun < 5
     proxy.at_commit = "pass"
     assert await store.allocate("default", 10) == Range("default", 11, 21)
 
